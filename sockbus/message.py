@@ -1,0 +1,125 @@
+"""What a user holds: messages, and the values around them.
+
+A ``Message`` keeps the bytes as they came and decodes them on first use, so that a message that is only passed on
+or counted costs nothing more. It owns its file descriptors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, final
+
+from .fd import Fd, HasFileno
+from .payload import Headers, decode_headers, decode_payload
+
+__all__ = ["Message", "Peer", "Receipt", "Reply"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent a message, as the broker knows it (SO_PEERCRED at connect, unix(7)).
+
+    ``id`` is never used for another peer while the broker lives; ``name`` is what the peer calls itself. ``uid``,
+    ``gid`` and ``pid`` are None over TCP.
+    """
+
+    id: int
+    name: str | None
+    transport: str
+    uid: int | None
+    gid: int | None
+    pid: int | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a published message, in numbers of matching subscriptions (a group counts as one).
+
+    ``delivered``: credit was spent and the message entered the subscriber's outbox at the broker; ``dropped``:
+    the subscription ended before; ``without_fds``: the message has fds and the subscriber's link carries none.
+    """
+
+    matched: int
+    delivered: int
+    dropped: int
+    without_fds: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a handler returns where the reply has headers or fds (borrowed until the reply has left)."""
+
+    payload: object = None
+    headers: Headers | None = None
+    fds: Sequence[int | HasFileno] = field(default=())
+
+
+@final
+class Message:
+    """One message as it came.
+
+    ``topic``: str; ``data``: the payload as msgpack bytes; ``fds``: descriptors, owned by this message until it
+    is closed or dropped; ``fds_missing``: how many the link could not carry; ``sender``: Peer; ``lost``: how many
+    messages of this subscription were lost just before this one.
+    """
+
+    __slots__ = ("_headers", "_payload", "data", "fds", "fds_missing", "lost", "sender", "topic")
+
+    _headers: Headers | bytes
+    _payload: Any
+
+    def __init__(
+        self,
+        topic: str,
+        data: bytes,
+        sender: Peer,
+        fds: tuple[Fd, ...] = (),
+        fds_missing: int = 0,
+        headers: bytes = b"",
+        lost: int = 0,
+    ) -> None:
+        self.topic = topic
+        self.data = data
+        self.sender = sender
+        self.fds = fds
+        self.fds_missing = fds_missing
+        self.lost = lost
+        self._headers = headers
+
+    @property
+    def payload(self) -> Any:
+        """The payload, decoded on first use; PayloadError when what the sender sent is not msgpack."""
+        try:
+            return self._payload
+        except AttributeError:
+            self._payload = decode_payload(self.data)
+            return self._payload
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, an empty dict where there are none."""
+        if isinstance(self._headers, bytes):
+            self._headers = decode_headers(self._headers, 1 << 16) if self._headers else {}
+        return self._headers
+
+    def close(self) -> None:
+        """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""
+        for fd in self.fds:
+            fd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        fds = f", {len(self.fds)} fds" if self.fds else ""
+        return f"<Message {self.topic!r} from peer {self.sender.id}, {len(self.data)} bytes{fds}>"
