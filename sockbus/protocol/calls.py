@@ -1,0 +1,128 @@
+"""Requests on their way to services, and replies on their way to who asked.
+
+``CALL`` and ``ANSWER`` stand in front and say which call the next request is, and which request the next reply answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any, final
+
+from ..errors import PayloadError, ProtocolError, RemoteError, SockbusError
+from ..fd import close_fds
+from ..message import Message, Peer
+from ..payload import decode_payload
+from . import body
+from .deliveries import message_of
+from .frame import Flag
+from .inbox import Run
+from .mailbox import Service
+from .pending import Pending
+from .pieces import Assembly
+
+__all__ = ["Calls"]
+
+Assemble = Callable[[Assembly, Callable[[Assembly], None]], None]
+
+
+@final
+class Calls:
+    """The services and the unanswered requests of one session."""
+
+    def __init__(self, closing: Container[int]) -> None:
+        self.services: dict[int, Service] = {}
+        self.requests: dict[int, Pending] = {}
+        # Those that were left, and of which something may still be on its way.
+        self._closing = closing
+        #: services that got something since the runtime last woke their takers
+        self.touched: dict[Service, None] = {}
+        self._call: tuple[int, int] | None = None
+        self._answer: int | None = None
+
+    def on_call(self, run: Run) -> None:
+        """A front: the next request is this call, for that service."""
+        (service,) = body.integers(run, 1)
+        if service not in self.services and service not in self._closing:
+            raise ProtocolError(f"server {service} does not exist")
+        self._call = (run.correlation, service)
+
+    def on_request(self, run: Run, sender: Peer, assemble: Assemble) -> None:
+        """A request for the service in front."""
+        if self._call is None:
+            raise ProtocolError("a request came without a front that says which call it is")
+        (call, number), self._call = self._call, None
+        topic = _text(run.topic)
+
+        def whole(request: Assembly) -> None:
+            service = self.services.get(number)
+            if service is None:
+                close_fds(request.first.fds)
+                return
+            message = message_of(request.first, topic, sender, headers=request.headers, data=request.payload())
+            service.queue.append((call, message))
+            self.touched[service] = None
+
+        assemble(Assembly(run, *run.parts()), whole)
+
+    def on_answer(self, run: Run) -> None:
+        """A front: the next reply answers this request."""
+        body.nothing(run)
+        self._answer = run.correlation
+
+    def on_reply(self, run: Run, sender: Peer, assemble: Assemble) -> None:
+        """The reply to the request in front; one to a request that was given up is thrown away."""
+        if self._answer is None:
+            raise ProtocolError("a reply came without a front that says which request it answers")
+        number, self._answer = self._answer, None
+
+        def whole(reply: Assembly) -> None:
+            pending = self.requests.pop(number, None)
+            if pending is None:
+                close_fds(reply.first.fds)
+            elif reply.first.flags & Flag.FAILED:
+                close_fds(reply.first.fds)
+                pending.fail(RemoteError(*_failure(reply.payload())))
+            else:
+                pending.resolve(_reply(reply, pending.topic, sender))
+
+        assemble(Assembly(run, *run.parts()), whole)
+
+    def fail(self, error: SockbusError) -> bool:
+        """Nothing will be answered any more; whether somebody waited."""
+        requests, self.requests = self.requests, {}
+        for pending in requests.values():
+            pending.fail(error)
+        return bool(requests)
+
+    def wake(self) -> None:
+        """Wake the takers of what has come."""
+        touched, self.touched = self.touched, {}
+        for service in touched:
+            service.wake()
+
+    def remove(self, service: Service) -> None:
+        """The service was left; what still comes for it is thrown away."""
+        del self.services[service.number]
+        self.touched.pop(service, None)
+        service.close()
+
+
+def _reply(reply: Assembly, topic: str, sender: Peer) -> Message:
+    return message_of(reply.first, topic, sender, headers=reply.headers, data=reply.payload())
+
+
+def _failure(data: bytes) -> tuple[str, str]:
+    try:
+        failure: Any = decode_payload(data)
+    except PayloadError as error:
+        return "Error", f"a failure that cannot be decoded: {error}"
+    if isinstance(failure, list) and len(failure) == 2 and all(isinstance(item, str) for item in failure):
+        return failure[0], failure[1]
+    return "Error", f"a failure that is not [type, text]: {failure!r:.200}"
+
+
+def _text(topic: bytes) -> str:
+    try:
+        return topic.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a topic is not UTF-8: {error}") from None

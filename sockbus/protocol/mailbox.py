@@ -1,0 +1,157 @@
+"""What a client has received and its application has not taken: messages of one subscription, calls of one server.
+
+A ``Mailbox`` counts what was taken and says when to give credit back: at half of any capacity, when the queue is empty,
+or at the next ``tick`` of the session, which comes within a second. In a group a message counts as taken only when the
+consumer comes back for the next one: the broker picks the member with the fewest outstanding, and a worker at work
+is not free.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from typing import final
+
+from ..message import Message
+
+__all__ = ["FD_CAPACITY", "Mailbox", "Service", "check_capacity", "no_wake"]
+
+#: fds that a subscription may have outstanding (docs/wire.md, "Credit")
+FD_CAPACITY = 64
+MAX_CAPACITY = 1 << 40
+MAX_GROUP_BYTES = 255
+
+
+def no_wake() -> None:
+    """Where nobody waits."""
+
+
+def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: int) -> None:
+    """ValueError when a subscription's options are none that a broker takes."""
+    if fds not in ("reject", "strip"):
+        raise ValueError(f"fds={fds!r} is neither 'reject' nor 'strip'")
+    for name, value in (("capacity", capacity), ("capacity_bytes", capacity_bytes)):
+        if type(value) is not int or not 1 <= value <= MAX_CAPACITY:
+            raise ValueError(f"{name}={value!r} is not a whole number from 1 to {MAX_CAPACITY}")
+    if group is not None and not 0 < len(group.encode(errors="replace")) <= MAX_GROUP_BYTES:
+        raise ValueError(f"group={group!r:.80} is not a name of 1 to {MAX_GROUP_BYTES} bytes")
+
+
+@final
+class Mailbox:
+    """Messages of one subscription, in order, and the credit that taking them gives back.
+
+    ``wake`` is called when something came or the session ended; ``lost`` counts all losses so far; ``credit`` is set
+    by the session: it sends what is given back.
+    """
+
+    __slots__ = (
+        "_bytes", "_fds", "_half_bytes", "_half_fds", "_half_messages", "_handed", "_messages", "capacity",
+        "capacity_bytes", "credit", "group", "lost", "lost_before", "number", "pattern", "queue", "strip", "wake",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool
+    ) -> None:
+        self.number = number
+        self.pattern = pattern
+        self.group = group
+        self.strip = strip
+        self.capacity = capacity
+        self.capacity_bytes = capacity_bytes
+        self.queue: collections.deque[tuple[Message, int]] = collections.deque()
+        self.wake: Callable[[], None] = no_wake
+        self.credit: Callable[[Mailbox, int, int, int], None]
+        self.lost = 0
+        #: lost since the last message that came
+        self.lost_before = 0
+        self._half_messages = (capacity + 1) // 2
+        self._half_bytes = (capacity_bytes + 1) // 2
+        self._half_fds = FD_CAPACITY // 2
+        self._messages = self._bytes = self._fds = 0
+        self._handed: list[tuple[int, int, int]] = []
+
+    def note_lost(self, count: int) -> None:
+        """Messages were lost before the next one."""
+        self.lost += count
+        self.lost_before += count
+
+    def take(self) -> Message | None:
+        """The next message, or None when none is there."""
+        if self._handed:
+            self._count_handed()
+        if not self.queue:
+            return None
+        message, cost = self.queue.popleft()
+        if self.group is None:
+            self._count(1, cost, len(message.fds))
+        else:
+            self._handed.append((1, cost, len(message.fds)))
+        return message
+
+    def take_all(self) -> list[Message]:
+        """All messages that are there."""
+        if self._handed:
+            self._count_handed()
+        taken = [message for message, _ in self.queue]
+        if not taken:
+            return taken
+        count = (len(taken), sum(cost for _, cost in self.queue), sum(len(message.fds) for message in taken))
+        self.queue.clear()
+        if self.group is None:
+            self._count(*count)
+        else:
+            self._handed.append(count)
+        return taken
+
+    def _count_handed(self) -> None:
+        handed, self._handed = self._handed, []
+        for count in handed:
+            self._count(*count)
+
+    def _count(self, messages: int, size: int, fds: int) -> None:
+        self._messages += messages
+        self._bytes += size
+        self._fds += fds
+        if (
+            not self.queue
+            or self._messages >= self._half_messages
+            or self._bytes >= self._half_bytes
+            or self._fds >= self._half_fds
+        ):
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Return the credit of what was taken."""
+        if self._messages:
+            self.credit(self, self._messages, self._bytes, self._fds)
+            self._messages = self._bytes = self._fds = 0
+
+    @property
+    def owes_credit(self) -> bool:
+        """Whether something was taken whose credit was not given back."""
+        return self._messages > 0
+
+    def close(self) -> None:
+        """Throw away what was not taken, and close its fds."""
+        while self.queue:
+            self.queue.popleft()[0].close()
+
+
+@final
+class Service:
+    """Calls of one server registration that no handler has taken: (call number, request)."""
+
+    __slots__ = ("concurrency", "number", "pattern", "queue", "wake")
+
+    def __init__(self, number: int, pattern: str, concurrency: int) -> None:
+        self.number = number
+        self.pattern = pattern
+        self.concurrency = concurrency
+        self.queue: collections.deque[tuple[int, Message]] = collections.deque()
+        self.wake: Callable[[], None] = no_wake
+
+    def close(self) -> None:
+        """Throw away what was not taken, and close its fds."""
+        while self.queue:
+            self.queue.popleft()[1].close()

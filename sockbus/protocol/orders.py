@@ -1,0 +1,103 @@
+"""What a client has asked of its broker, and the answers.
+
+``Orders`` gives out the odd numbers, queues the client's own frames, and finds for each OK, RECEIPT or ERROR who
+waits for it. It remembers what was left behind, so that what was on its way is known from what never existed.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from ..errors import ProtocolError, SockbusError, from_code
+from ..message import Receipt
+from . import body
+from .frame import Kind, control
+from .inbox import Run
+from .outbox import Lane, Outbox
+from .pending import Pending
+
+__all__ = ["Orders"]
+
+
+@final
+class Orders:
+    """The numbered questions of one session. ``sender`` is this client's number, once it has one."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.sender = 0
+        #: something small was queued that should leave soon, even while the program computes
+        self.urgent = False
+        #: subscriptions and servers that were left → answers about them still to come
+        self.closing: dict[int, int] = {}
+        self._outbox = outbox
+        self._pendings: dict[int, Pending] = {}
+        self._next = 1
+
+    def number(self) -> int:
+        """A number that was not used before."""
+        number = self._next
+        self._next += 2
+        return number
+
+    def put(self, kind: Kind, value: object = None, *, correlation: int = 0, lane: Lane = Lane.CONTROL) -> None:
+        """Queue a frame of the client's own; in the control lane it passes messages."""
+        self._outbox.put(lane, control(kind, value, correlation=correlation, sender=self.sender))
+        self.urgent = True
+
+    def put_last(self, kind: Kind, value: object = None, *, correlation: int = 0, topic: bytes = b"") -> None:
+        """Queue a frame that must not pass what was queued before it."""
+        self._outbox.put_last(control(kind, value, correlation=correlation, sender=self.sender, topic=topic))
+        self.urgent = True
+
+    def ask(self, kind: Kind, number: int, value: object = None, *, topic: bytes = b"") -> Pending:
+        """Queue a question, behind all that was queued before; who waits for its answer."""
+        self.put_last(kind, value, correlation=number, topic=topic)
+        return self.expect(number)
+
+    def expect(self, number: int) -> Pending:
+        """Somebody waits for the answer to ``number``."""
+        pending = self._pendings[number] = Pending()
+        return pending
+
+    def leave(self, kind: Kind, number: int) -> None:
+        """End a subscription or a server; the answer to its beginning, if still due, and to this are swallowed."""
+        self.closing[number] = 1 if self._pendings.pop(number, None) is None else 2
+        self.put_last(kind, correlation=number)
+
+    def fail(self, error: SockbusError) -> bool:
+        """Nothing will be answered any more; whether somebody waited."""
+        pendings, self._pendings = self._pendings, {}
+        for pending in pendings.values():
+            pending.fail(error)
+        return bool(pendings)
+
+    def on_ok(self, run: Run) -> None:
+        """Something is in force, done, or over."""
+        body.nothing(run)
+        number = run.correlation
+        if number in self.closing:
+            self.closing[number] -= 1
+            if not self.closing[number]:
+                del self.closing[number]
+            return
+        pending = self._pendings.pop(number, None)
+        if pending is None:
+            raise ProtocolError(f"OK came for {number}, which nobody asked for")
+        pending.resolve()
+
+    def on_receipt(self, run: Run) -> None:
+        """What became of a publish."""
+        receipt = Receipt(*body.integers(run, 4))
+        pending = self._pendings.pop(run.correlation, None)
+        if pending is not None:
+            pending.resolve(receipt)
+
+    def take(self, number: int) -> Pending | None:
+        """Who waits for the answer to ``number``, if anybody; nobody does afterwards."""
+        return self._pendings.pop(number, None)
+
+
+def error_of(run: Run) -> SockbusError:
+    """What an ERROR frame says."""
+    values = body.mapping(run)
+    return from_code(body.text(values, "code"), body.text(values, "text"))

@@ -1,0 +1,202 @@
+"""Frames → batches; the owner of half-written bytes.
+
+An ``Outbox`` keeps what one link still has to send, in three lanes: *control* frames, which are small and pass
+everything; *calls* (requests and replies); *messages*. Calls and messages take turns, so that a message of many
+pieces delays a reply by one batch at most. Within a lane the order is kept.
+
+A batch is what one ``sendmsg`` takes: for a record socket at most 64 KiB of whole frames, for a stream up to
+``STREAM_BATCH`` bytes; a frame with descriptors is alone in its batch. What a write left over stays here and goes
+first, so that a cancelled task, or none at all, cannot tear a frame.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+from typing import final
+
+from ..fd import SharedFds
+from .frame import MAX_FRAME
+
+__all__ = ["Batch", "Lane", "Outbox"]
+
+# A default UNIX socket takes 212,992 bytes, with its overhead; a larger batch would mostly come back as a rest.
+STREAM_BATCH = 2 * MAX_FRAME
+# Below this size, copying into one buffer costs less than another entry in sendmsg's vector.
+COPIED_BYTES = 4096
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Lane(enum.IntEnum):
+    """Where a frame queues."""
+
+    CONTROL = 0
+    MESSAGES = 1
+    CALLS = 2
+
+
+@final
+class Batch:
+    """Buffers for one ``sendmsg``, and the descriptors that go with its first byte."""
+
+    __slots__ = ("buffers", "fds", "size")
+
+    def __init__(self, buffers: list[Buffer], size: int, fds: SharedFds | None) -> None:
+        self.buffers = buffers
+        self.size = size
+        self.fds = fds
+
+
+@final
+class _Chunk:
+    __slots__ = ("data", "fds")
+
+    def __init__(self, data: bytes | bytearray, fds: SharedFds | None) -> None:
+        self.data = data
+        self.fds = fds
+
+
+class _Queue:
+    """One lane: chunks of whole frames, small ones joined."""
+
+    __slots__ = ("added", "chunks", "size", "taken")
+
+    def __init__(self) -> None:
+        self.chunks: collections.deque[_Chunk] = collections.deque()
+        self.size = 0
+        # Chunks that were ever added and taken: what is behind a frame that is to leave last.
+        self.added = 0
+        self.taken = 0
+
+    def put(self, data: bytes, fds: SharedFds | None) -> None:
+        size = len(data)
+        self.size += size
+        if fds is None and self.chunks:
+            last = self.chunks[-1]
+            joined = len(last.data) + size
+            if last.fds is None and size <= COPIED_BYTES and joined <= MAX_FRAME:
+                if type(last.data) is bytearray:
+                    last.data += data
+                    return
+                if joined <= COPIED_BYTES:
+                    last.data = bytearray(last.data)
+                    last.data += data
+                    return
+        self.added += 1
+        self.chunks.append(_Chunk(bytearray(data) if self.chunks and size <= COPIED_BYTES else data, fds))
+
+    def pop(self) -> _Chunk:
+        chunk = self.chunks.popleft()
+        self.taken += 1
+        self.size -= len(chunk.data)
+        return chunk
+
+
+class Outbox:
+    """What one link still has to send. ``records``: whether each batch becomes one record."""
+
+    def __init__(self, *, records: bool) -> None:
+        self._batch_bytes = MAX_FRAME if records else STREAM_BATCH
+        self._lanes = (_Queue(), _Queue(), _Queue())
+        self._last: collections.deque[tuple[list[int], bytes]] = collections.deque()
+        self._turn = Lane.MESSAGES
+        self._batch: Batch | None = None
+        self._closed = False
+        #: bytes that the kernel has not taken
+        self.queued_bytes = 0
+
+    def put(self, lane: Lane, data: bytes, fds: SharedFds | None = None) -> None:
+        """Whole frames, at most 64 KiB of them; with ``fds`` exactly one, and one hold on them passes to the outbox."""
+        if self._closed:
+            if fds is not None:
+                fds.release()
+            return
+        self.queued_bytes += len(data)
+        self._lanes[lane].put(data, fds)
+
+    def put_last(self, frame: bytes) -> None:
+        """A control frame that leaves only after all that is in the lanes now."""
+        if self._closed:
+            return
+        self.queued_bytes += len(frame)
+        self._last.append(([lane.added for lane in self._lanes], frame))
+
+    def lane_bytes(self, lane: Lane) -> int:
+        """Bytes in a lane that no batch has taken."""
+        return self._lanes[lane].size
+
+    def batch(self) -> Batch | None:
+        """What to send next: the rest of an unfinished batch, or a new one; None when nothing is left.
+
+        It stays the same until ``sent``.
+        """
+        if self._batch is None and self.queued_bytes:
+            self._batch = self._compose()
+        return self._batch
+
+    def sent(self, size: int) -> None:
+        """The kernel took ``size`` bytes of the batch, more than 0, and with them its descriptors."""
+        batch = self._batch
+        if batch is None or not 0 < size <= batch.size:
+            raise RuntimeError(f"{size} bytes were sent of a batch that is not there")
+        self.queued_bytes -= size
+        if batch.fds is not None:
+            batch.fds.release()
+            batch.fds = None
+        batch.size -= size
+        if batch.size:
+            whole = batch.buffers[0] if len(batch.buffers) == 1 else b"".join(batch.buffers)
+            batch.buffers = [memoryview(whole)[size:]]
+        else:
+            self._batch = None
+
+    def drop_lanes(self) -> None:
+        """Forget what no batch has taken, and let go of its descriptors; a batch that was made still leaves whole."""
+        self._last.clear()
+        for lane in self._lanes:
+            while lane.chunks:
+                fds = lane.pop().fds
+                if fds is not None:
+                    fds.release()
+        self.queued_bytes = self._batch.size if self._batch is not None else 0
+
+    def close(self) -> None:
+        """Forget everything and let go of all descriptors, also of those that are still to be put."""
+        self._closed = True
+        batch, self._batch = self._batch, None
+        if batch is not None and batch.fds is not None:
+            batch.fds.release()
+        self.drop_lanes()
+
+    def _compose(self) -> Batch:
+        self._release_last()
+        buffers: list[Buffer] = []
+        room = self._batch_bytes
+        first, second = self._turn, Lane.MESSAGES if self._turn is Lane.CALLS else Lane.CALLS
+        control = self._lanes[Lane.CONTROL]
+        for lane in (control, self._lanes[first], self._lanes[second]):
+            if control.chunks and lane is not control:
+                # The next frame of a message may rely on a control frame that found no room in this batch.
+                return Batch(buffers, self._batch_bytes - room, None)
+            while lane.chunks:
+                chunk = lane.chunks[0]
+                if len(chunk.data) > room or (chunk.fds is not None and buffers):
+                    break
+                lane.pop()
+                buffers.append(chunk.data)
+                room -= len(chunk.data)
+                if chunk.fds is not None:
+                    self._turn = second
+                    return Batch(buffers, len(chunk.data), chunk.fds)
+        # The other lane comes first only where this one could not be emptied; else what was put first leaves first.
+        self._turn = second if self._lanes[first].chunks else Lane.MESSAGES
+        return Batch(buffers, self._batch_bytes - room, None)
+
+    def _release_last(self) -> None:
+        while self._last:
+            marks, frame = self._last[0]
+            if any(lane.taken < mark for lane, mark in zip(self._lanes, marks, strict=True)):
+                return
+            self._last.popleft()
+            self._lanes[Lane.CONTROL].put(frame, None)

@@ -1,0 +1,249 @@
+"""From a program's values to the frames of a message, checked before anything is sent, and sent when there is room.
+
+What is wrong with a topic, payload, header or descriptor is said here, by an error that leaves the bus usable. Small
+plain publishes have a short way (``plain``): one pack, one look-up, one concatenation.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from typing import final
+
+from ..errors import LimitExceeded, MessageTooLarge, PayloadError, PermissionDenied, TooManyFds
+from ..fd import HasFileno, SharedFds, descriptor, duplicate
+from ..payload import Headers, encode_headers, encode_payload
+from ..topic import check_topic, is_reserved
+from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head
+from .orders import Orders
+from .outbox import Lane, Outbox
+from .pieces import cut
+from .window import Window
+
+__all__ = ["Outgoing", "Sender"]
+
+# Topics whose frame head is kept; more than this in use at once are made anew.
+_HEADS_KEPT = 4096
+# Of what a handler raised; the rest of a longer text is cut off.
+_FAILURE_CHARACTERS = 4096
+_TAG_LENGTH = struct.Struct(">BI").pack
+_TAG_BYTES = 5
+
+
+@final
+class Outgoing:
+    """One composed message: its frames, its cost, the fds that it borrows, and the window that it will spend."""
+
+    __slots__ = ("correlation", "cost", "fds", "frames", "lane", "window")
+
+    def __init__(self, frames: list[bytes], fds: tuple[int, ...], window: Window, lane: Lane, correlation: int) -> None:
+        self.frames = frames
+        self.fds = fds
+        self.window = window
+        self.lane = lane
+        self.correlation = correlation
+        self.cost = len(frames[0]) + sum(map(len, frames[1:])) - PREFIX_BYTES * (len(frames) - 1)
+
+    def own_fds(self) -> SharedFds | None:
+        """Duplicates of the fds, so that the caller may close its own; LimitExceeded when this process has no room."""
+        if not self.fds:
+            return None
+        try:
+            return SharedFds(duplicate(self.fds))
+        except OSError as error:
+            raise LimitExceeded(
+                f"{len(self.fds)} file descriptors cannot be duplicated for sending: {os.strerror(error.errno or 0)}; "
+                f"close some, or raise the limit with ulimit -n"
+            ) from error
+
+
+@final
+class Sender:
+    """The messages of one peer, and the windows that they spend.
+
+    ``sender``: its number; ``own_socket``: device and inode of the bus's own socket, which is not to be sent.
+    """
+
+    def __init__(
+        self,
+        sender: int,
+        orders: Orders,
+        outbox: Outbox,
+        limits: dict[str, int],
+        own_socket: tuple[int, int],
+        *,
+        carries_fds: bool,
+    ) -> None:
+        self.publishes = Window(0, 0)
+        self.requests = Window(0, 0)
+        self.replies = Window(0, 0)
+        self._sender = sender
+        self._orders = orders
+        self._outbox = outbox
+        self._limits = limits
+        self._carries_fds = carries_fds
+        self._own_socket = own_socket
+        self._heads: dict[str, bytes] = {}
+        self._plain_bytes = min(MAX_FRAME, limits["message_bytes"])
+
+    def grant(self, window: tuple[int, ...]) -> None:
+        """The broker's new totals, as a WINDOW frame has them; ProtocolError when one falls."""
+        self.publishes.grant(window[0], window[1])
+        self.requests.grant(window[2], window[3])
+        self.replies.grant(window[4], window[5])
+
+    def plain(self, topic: str, payload: object) -> bytes | None:
+        """The frame of a publish without number, headers or fds; None when it needs ``message``."""
+        data = encode_payload(payload)
+        after_tag = self._heads.get(topic)
+        if after_tag is None:
+            after_tag = self._new_head(topic)
+        size = len(after_tag) + len(data) + _TAG_BYTES
+        if size > self._plain_bytes:
+            return None
+        return _TAG_LENGTH(EXT32, size - LENGTH_OFFSET) + after_tag + data
+
+    def _new_head(self, topic: str) -> bytes:
+        raw = self._publishable(topic)
+        if len(self._heads) >= _HEADS_KEPT:
+            self._heads.clear()
+        after_tag = self._heads[topic] = head(Kind.PUBLISH, raw, self._sender)[_TAG_BYTES:]
+        return after_tag
+
+    def publish(
+        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
+    ) -> Outgoing:
+        """A message to publish. InvalidTopic, PayloadError, MessageTooLarge, TooManyFds, PermissionDenied."""
+        return self._message(
+            Kind.PUBLISH,
+            self._publishable(topic),
+            payload,
+            correlation=self._orders.number(),
+            headers=headers,
+            fds=fds,
+            window=self.publishes,
+            lane=Lane.MESSAGES,
+            flags=Flag.RECEIPT if receipt else 0,
+        )
+
+    def request(self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None) -> Outgoing:
+        """A request; raises as ``publish``."""
+        return self._message(
+            Kind.REQUEST,
+            check_topic(topic),
+            payload,
+            correlation=self._orders.number(),
+            headers=headers,
+            fds=fds,
+            window=self.requests,
+            lane=Lane.CALLS,
+        )
+
+    def reply(
+        self,
+        call: int,
+        payload: object,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        *,
+        failed: bool = False,
+    ) -> Outgoing:
+        """The reply to a call; ``failed``: the payload is [type, text]. Raises as ``publish``."""
+        return self._message(
+            Kind.REPLY,
+            b"",
+            payload,
+            correlation=call,
+            headers=headers,
+            fds=fds,
+            window=self.replies,
+            lane=Lane.CALLS,
+            flags=Flag.FAILED if failed else 0,
+        )
+
+    def failure(self, call: int, error: Exception) -> Outgoing:
+        """The reply that says what a handler raised."""
+        text = str(error)[:_FAILURE_CHARACTERS]
+        return self.reply(call, [type(error).__name__, text.encode(errors="replace").decode()], failed=True)
+
+    def send(self, outgoing: Outgoing) -> bool:
+        """Queue a message, unless its window is spent; LimitExceeded when its fds cannot be duplicated."""
+        window = outgoing.window
+        if not window.open_for(len(outgoing.fds)):
+            return False
+        fds = outgoing.own_fds()
+        window.spend(outgoing.cost, len(outgoing.fds))
+        for frame in outgoing.frames:
+            self._outbox.put(outgoing.lane, frame, fds)
+            fds = None
+        return True
+
+    def _publishable(self, topic: str) -> bytes:
+        raw = check_topic(topic)
+        if is_reserved(topic):
+            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+        return raw
+
+    def _message(
+        self,
+        kind: Kind,
+        topic: bytes,
+        payload: object,
+        *,
+        correlation: int,
+        headers: Headers | None,
+        fds: Sequence[int | HasFileno],
+        window: Window,
+        lane: Lane,
+        flags: int = 0,
+    ) -> Outgoing:
+        data = encode_payload(payload)
+        limit = self._limits["message_bytes"]
+        if len(data) > limit:
+            raise MessageTooLarge(
+                f"a payload of {len(data)} bytes on {topic.decode()!r} exceeds message_bytes = {limit}; pass a file or "
+                f"memfd instead, or raise it with --limit message_bytes=N at the broker"
+            )
+        front = b""
+        if headers:
+            front = encode_headers(headers, self._limits["header_bytes"], self._limits["header_keys"])
+        numbers = self._descriptors(fds) if fds else ()
+        frames = cut(
+            kind,
+            topic,
+            data,
+            sender=self._sender,
+            correlation=correlation,
+            headers=front,
+            fds=len(numbers),
+            flags=flags,
+        )
+        return Outgoing(frames, numbers, window, lane, correlation)
+
+    def _descriptors(self, fds: Sequence[int | HasFileno]) -> tuple[int, ...]:
+        if not self._carries_fds:
+            raise TooManyFds(
+                f"{len(fds)} file descriptors given, but this link carries none; pass them over a UNIX socket"
+            )
+        limit = self._limits["message_fds"]
+        if len(fds) > limit:
+            raise TooManyFds(
+                f"{len(fds)} file descriptors exceed message_fds = {limit}; send several messages, or raise it with "
+                f"--limit message_fds=N at the broker"
+            )
+        numbers: list[int] = []
+        for source in fds:
+            try:
+                number = descriptor(source)
+                found = os.fstat(number)
+            except (OSError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+                raise PayloadError(
+                    f"{source!r:.80} cannot be sent as a file descriptor: {reason}; pass an open fd or an object with "
+                    f"fileno()"
+                ) from error
+            if (found.st_dev, found.st_ino) == self._own_socket:
+                raise PermissionDenied("the bus's own socket cannot be sent over the bus: its end would go unseen")
+            numbers.append(number)
+        return tuple(numbers)

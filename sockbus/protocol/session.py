@@ -1,0 +1,297 @@
+"""The client's brain: what a connection means, without the connection.
+
+A ``Session`` turns what a program wants into frames in its outbox, and what came into messages in mailboxes, calls of
+services and answers to whoever waits. It holds the credit, the windows and the numbers. A runtime reads, writes and
+waits; everything else is here, once for all of them. Whoever has to wait leaves a ``wake``.
+
+Its invariant: a message is in exactly one place, and so are its fds: an inbox, an assembly, a mailbox, a taker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import final
+
+from ..errors import ConnectionLost, LimitExceeded, PermissionDenied, ProtocolError, SockbusError
+from ..fd import close_fds
+from ..message import Peer
+from ..topic import check_pattern, is_reserved
+from . import body
+from .calls import Calls
+from .deliveries import Deliveries
+from .frame import Kind
+from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
+from .inbox import Inbox, Run
+from .mailbox import FD_CAPACITY, Mailbox, Service, no_wake
+from .orders import Orders, error_of
+from .outbox import Lane, Outbox
+from .pending import Pending
+from .pieces import Assemblies
+from .sender import Outgoing, Sender
+
+__all__ = ["Session"]
+
+
+@final
+class Session:
+    """One connection to a broker, from HELLO to its end.
+
+    ``carries_fds`` and ``records`` are the transport's; ``own_socket`` is the device and inode of its socket.
+    ``room`` is called when something may have become possible that was not, and when the session ended.
+    """
+
+    def __init__(
+        self, *, carries_fds: bool, records: bool, own_socket: tuple[int, int], name: str | None = None
+    ) -> None:
+        self.handshake = Handshake(Role.CLIENT)
+        self.inbox = Inbox(carries_fds=carries_fds, fds_may_miss=not carries_fds, record=records)
+        self.outbox = Outbox(records=records)
+        self.orders = Orders(self.outbox)
+        self.deliveries = Deliveries(self.orders.closing)
+        self.calls = Calls(self.orders.closing)
+        self.peer: Peer
+        #: makes what this side sends, once the broker has said WELCOME
+        self.sender: Sender
+        self.limits: dict[str, int] = {}
+        #: why the session ended; None while it lives
+        self.error: SockbusError | None = None
+        self.room: Callable[[], None] = no_wake
+        #: answered when the broker has said WELCOME
+        self.welcome = Pending()
+        self._carries_fds = carries_fds
+        self._own_socket = own_socket
+        #: the last flush, answered or not
+        self.flushing: Pending | None = None
+        self._flushed_bytes = 0
+        #: the session ended, nobody has heard of it, and something published may not have arrived
+        self.unheard = False
+        self._peers: dict[int, Peer] = {}
+        self._assemblies = Assemblies()
+        self._fds_received = self._fds_told = 0
+        self._handlers: dict[int, Callable[[Run], None]] = {
+            Kind.WELCOME: self._on_welcome,
+            Kind.ERROR: self._on_error,
+            Kind.GOODBYE: self._on_goodbye,
+            Kind.OK: self.orders.on_ok,
+            Kind.PIECE: self._assemblies.on_piece,
+            Kind.RECEIPT: self.orders.on_receipt,
+            Kind.WINDOW: self._on_window,
+            Kind.PEER: self._on_peer,
+            Kind.GONE: self._on_gone,
+            Kind.DELIVER: self.deliveries.on_deliver,
+            Kind.CALL: self.calls.on_call,
+            Kind.ANSWER: self.calls.on_answer,
+            Kind.PUBLISH: self._on_message,
+            Kind.REQUEST: self._on_message,
+            Kind.REPLY: self._on_message,
+        }
+        self._message_handlers = {
+            int(Kind.PUBLISH): self.deliveries.on_publish,
+            int(Kind.REQUEST): self.calls.on_request,
+            int(Kind.REPLY): self.calls.on_reply,
+        }
+        self.outbox.put(Lane.CONTROL, Hello(name, (FDS,) if carries_fds else ()).encode())
+
+    # Life
+
+    def receive(self, data: bytes, fds: Iterable[int] = ()) -> None:
+        """Take what one receive brought, and wake whoever waits for it. Never raises: a violation ends the session."""
+        handlers = self._handlers
+        try:
+            for run in self.inbox.receive(data, tuple(fds)):
+                handler = handlers.get(run.kind)
+                if self.handshake.state is not State.OPEN or handler is None:
+                    self.handshake.received(Kind(run.kind))
+                if handler is not None:
+                    handler(run)
+                if self.error is not None:
+                    break
+        except SockbusError as error:
+            self.fail(ProtocolError(f"the broker broke the protocol: {error}"))
+        self.deliveries.wake()
+        self.calls.wake()
+
+    def ended(self) -> None:
+        """The stream ended."""
+        try:
+            self.inbox.end()
+            self.fail(ConnectionLost("the broker has closed the connection; is it still running?"))
+        except ProtocolError as error:
+            self.fail(ConnectionLost(f"the broker is gone: {error}"))
+
+    def fail(self, error: SockbusError) -> None:
+        """The session is over: everything that waits gets this error, and nothing is sent any more."""
+        if self.error is not None:
+            return
+        self.error = error
+        self.handshake.state = State.CLOSED
+        self.inbox.close()
+        self.outbox.close()
+        self._assemblies.close()
+        heard = self.orders.fail(error)
+        heard = self.calls.fail(error) or heard
+        self.unheard = not heard and self.welcome.done and self.sender.publishes.sent_bytes > self._flushed_bytes
+        if not self.welcome.done:
+            self.welcome.fail(error)
+        for mailbox in self.deliveries.mailboxes.values():
+            mailbox.wake()
+        for service in self.calls.services.values():
+            service.wake()
+        self.room()
+
+    def check(self) -> None:
+        """Raise why the session ended, if it did."""
+        if self.error is not None:
+            self.unheard = False
+            raise type(self.error)(*self.error.args) from self.error
+
+    def tick(self) -> bool:
+        """Give back what was taken and is still owed, as must happen within a second; whether to tick again."""
+        again = False
+        for mailbox in self.deliveries.mailboxes.values():
+            mailbox.give_back()
+            again = again or bool(mailbox.queue)
+        return again
+
+    # What a program wants
+
+    def send(self, outgoing: Outgoing) -> bool:
+        """Queue a message of ``sender``, unless there is no room yet: ``room`` is called when that may have changed."""
+        self.check()
+        if outgoing.window is self.sender.requests and len(self.calls.requests) >= self.limits["pending_requests"]:
+            return False
+        return self.sender.send(outgoing)
+
+    def await_receipt(self, sent: Outgoing) -> Pending:
+        """Who waits for the receipt of a publish."""
+        return self.orders.expect(sent.correlation)
+
+    def await_reply(self, sent: Outgoing, topic: str) -> Pending:
+        """Who waits for the reply to a request; ``cancel`` when nobody does any more."""
+        pending = self.calls.requests[sent.correlation] = Pending(topic)
+        return pending
+
+    def cancel(self, request: Outgoing) -> None:
+        """Nobody waits for this reply any more."""
+        if self.calls.requests.pop(request.correlation, None) is not None:
+            if self.error is None:
+                # In the lane of the request, which it must not pass.
+                self.orders.put(Kind.CANCEL, correlation=request.correlation, lane=Lane.CALLS)
+            self.room()
+
+    def flush(self) -> Pending:
+        """Who waits until the broker has taken over everything published so far."""
+        self.check()
+        self.flushing = self.orders.ask(Kind.FLUSH, self.orders.number())
+        self._flushed_bytes = self.sender.publishes.sent_bytes
+        return self.flushing
+
+    def subscribe(
+        self, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool
+    ) -> tuple[Mailbox, Pending]:
+        """A mailbox, and who waits until it is in force. InvalidTopic, LimitExceeded."""
+        raw = check_pattern(pattern)
+        self.check()
+        self._below("subscriptions", len(self.deliveries.mailboxes))
+        mailbox = Mailbox(self.orders.number(), pattern, group, capacity, capacity_bytes, strip=strip)
+        mailbox.credit = self._give_back
+        self.deliveries.mailboxes[mailbox.number] = mailbox
+        options = {
+            "group": group,
+            "credit": [capacity, capacity_bytes, FD_CAPACITY],
+            "fds": "strip" if strip else "reject",
+        }
+        return mailbox, self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=raw)
+
+    def serve(self, pattern: str, concurrency: int) -> tuple[Service, Pending]:
+        """A service, and who waits until it is in force. InvalidTopic, PermissionDenied, LimitExceeded."""
+        raw = check_pattern(pattern)
+        if is_reserved(pattern):
+            raise PermissionDenied(f"pattern {pattern!r} begins with $ and belongs to the broker; serve another name")
+        self.check()
+        self._below("servers", len(self.calls.services))
+        service = Service(self.orders.number(), pattern, concurrency)
+        self.calls.services[service.number] = service
+        options = {"concurrency": concurrency}
+        return service, self.orders.ask(Kind.SERVE, service.number, options, topic=raw)
+
+    def leave(self, box: Mailbox | Service) -> None:
+        """End a subscription or a service; what is on its way is thrown away, its fds closed."""
+        if isinstance(box, Mailbox):
+            self.deliveries.remove(box)
+        else:
+            self.calls.remove(box)
+        if self.error is None:
+            self.orders.leave(Kind.UNSUBSCRIBE if isinstance(box, Mailbox) else Kind.UNSERVE, box.number)
+
+    def goodbye(self) -> None:
+        """Say that this side leaves; nothing is sent after it."""
+        if self.error is None:
+            self.orders.put_last(Kind.GOODBYE, {"text": "left"})
+
+    # Frames
+
+    def _below(self, name: str, count: int) -> None:
+        if count >= self.limits[name]:
+            raise LimitExceeded(
+                f"this connection has {count} {name} already, as many as {name} = {self.limits[name]} allows; leave "
+                f"one, or raise it with --limit {name}=N at the broker"
+            )
+
+    def _give_back(self, mailbox: Mailbox, messages: int, size: int, fds: int) -> None:
+        if mailbox.number in self.deliveries.mailboxes and self.error is None:
+            self.orders.put(Kind.CREDIT, [messages, size, fds], correlation=mailbox.number)
+
+    def _on_welcome(self, run: Run) -> None:
+        welcome = Welcome.decode(run)
+        self.peer = welcome.you
+        self.orders.sender = self.peer.id
+        self.limits = welcome.limits
+        carries_fds = self._carries_fds and FDS in welcome.features
+        self.sender = Sender(
+            self.peer.id, self.orders, self.outbox, self.limits, self._own_socket, carries_fds=carries_fds
+        )
+        self.sender.grant(welcome.window)
+        self.welcome.resolve(welcome)
+
+    def _on_error(self, run: Run) -> None:
+        error = error_of(run)
+        if not run.correlation:
+            self.fail(error)
+            return
+        pending = self.orders.take(run.correlation) or self.calls.requests.pop(run.correlation, None)
+        if pending is not None:
+            pending.fail(error)
+            self.room()
+
+    def _on_goodbye(self, run: Run) -> None:
+        self.fail(ConnectionLost(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))
+
+    def _on_window(self, run: Run) -> None:
+        self.sender.grant(body.integers(run, 6))
+        self.room()
+
+    def _on_peer(self, run: Run) -> None:
+        self._peers[run.correlation] = peer_from(run.correlation, body.mapping(run))
+
+    def _on_gone(self, run: Run) -> None:
+        body.nothing(run)
+        self._peers.pop(run.correlation, None)
+
+    def _on_message(self, run: Run) -> None:
+        if run.fds:
+            self._note_fds(len(run.fds))
+        try:
+            sender = self._peers.get(run.sender)
+            if sender is None:
+                raise ProtocolError(f"a message came from peer {run.sender}, who was not introduced")
+            self._message_handlers[run.kind](run, sender, self._assemblies.start)
+        except ProtocolError:
+            close_fds(run.fds)
+            raise
+
+    def _note_fds(self, count: int) -> None:
+        self._fds_received += count
+        if self._fds_received - self._fds_told >= max(1, self.limits["link_fds"] // 2):
+            self._fds_told = self._fds_received
+            self.orders.put(Kind.RECEIVED, self._fds_received)

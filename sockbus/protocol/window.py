@@ -1,0 +1,38 @@
+"""How much a client may still send: the arithmetic of docs/wire.md, "Windows", for one class of messages."""
+
+from __future__ import annotations
+
+from typing import final
+
+from ..errors import ProtocolError
+
+__all__ = ["Window"]
+
+
+@final
+class Window:
+    """Bytes and fds that were sent, and that may be; ``open_for`` says whether a message may start."""
+
+    __slots__ = ("granted_bytes", "granted_fds", "sent_bytes", "sent_fds")
+
+    def __init__(self, granted_bytes: int, granted_fds: int) -> None:
+        self.granted_bytes = granted_bytes
+        self.granted_fds = granted_fds
+        self.sent_bytes = 0
+        self.sent_fds = 0
+
+    def open_for(self, fds: int) -> bool:
+        """Whether a message with so many fds may start now."""
+        return self.sent_bytes < self.granted_bytes and (not fds or self.sent_fds < self.granted_fds)
+
+    def spend(self, cost: int, fds: int) -> None:
+        """A message was started."""
+        self.sent_bytes += cost
+        self.sent_fds += fds
+
+    def grant(self, granted_bytes: int, granted_fds: int) -> None:
+        """New totals came; ProtocolError when they fall."""
+        if granted_bytes < self.granted_bytes or granted_fds < self.granted_fds:
+            raise ProtocolError("the broker took back a window that it had granted")
+        self.granted_bytes = granted_bytes
+        self.granted_fds = granted_fds
