@@ -1,0 +1,136 @@
+"""From an address to a connected transport, without waiting.
+
+``dial`` is a generator: it yields what it needs waited for and is sent the answer, so that every runtime supplies only
+the waiting and the roads, the falling back and the sentences are written once. It owns the socket that it is at work
+on; closing the generator closes that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from ..address import Address
+from ..errors import ConnectError, PermissionDenied
+from ..protocol.fallback import NextStep, after_connect_error
+from .base import Transport
+from .private import check_broker, check_private_directory
+from .seqpacket import SeqpacketTransport
+from .stream import StreamTransport
+from .tcp import TcpTransport
+
+__all__ = ["Dialing", "Pause", "Resolve", "Writable", "dial"]
+
+# A full backlog empties as fast as the broker accepts: 1 ms at first, doubled up to this.
+MAX_PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """Wait until the socket is writable."""
+
+    sock: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait for a time."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look the host up and send back what getaddrinfo(3) gives for a stream socket, or throw its OSError in."""
+
+    host: str
+    port: int
+
+
+Dialing = Generator[Writable | Pause | Resolve, Any, tuple[Transport, Address]]
+
+
+def dial(address: Address) -> Dialing:
+    """Connect by the first road that is to be had; returns the transport and the road taken.
+
+    Raises ConnectError, which names every road and why it is closed, and PermissionDenied on a default address that
+    is not private.
+    """
+    reasons: list[str] = []
+    if address.is_default:
+        check_private_directory(address.path)
+    for road in address.roads():
+        try:
+            transport = yield from _ROADS[road.scheme](road)
+        except OSError as error:
+            reasons.append(f"{road.scheme}: {os.strerror(error.errno) if error.errno else error}")
+            if not isinstance(error, socket.gaierror) and after_connect_error(error.errno or 0) is NextStep.NEXT_ROAD:
+                continue
+            break
+        if address.is_default:
+            _refuse_stranger(address, transport)
+        return transport, road
+    raise ConnectError(f"no broker at {address} ({'; '.join(reasons)}); start one with: sockbus broker {address}")
+
+
+def _refuse_stranger(address: Address, transport: Transport) -> None:
+    try:
+        check_broker(str(address), transport.credentials())
+    except PermissionDenied:
+        transport.close()
+        raise
+
+
+def _unix(road: Address, kind: int) -> Generator[Pause, Any, socket.socket]:
+    pause = 0.001
+    sock = socket.socket(socket.AF_UNIX, kind)
+    try:
+        sock.setblocking(False)
+        while True:
+            code = sock.connect_ex(road.path)
+            if not code:
+                return sock
+            if after_connect_error(code) is not NextStep.RETRY:
+                raise OSError(code, os.strerror(code))
+            yield Pause(pause)
+            pause = min(pause * 2, MAX_PAUSE)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _seqpacket(road: Address) -> Generator[Pause, Any, Transport]:
+    return SeqpacketTransport((yield from _unix(road, socket.SOCK_SEQPACKET)))
+
+
+def _stream(road: Address) -> Generator[Pause, Any, Transport]:
+    return StreamTransport((yield from _unix(road, socket.SOCK_STREAM)))
+
+
+def _tcp(road: Address) -> Generator[Writable | Resolve, Any, Transport]:
+    last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, kind, protocol, _, target in (yield Resolve(road.host, road.port)):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            code = sock.connect_ex(target)
+            if code == errno.EINPROGRESS:
+                yield Writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not code:
+                return TcpTransport(sock)
+            last = OSError(code, os.strerror(code))
+        except OSError as error:
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+        sock.close()
+    raise last
+
+
+_ROADS = {"seqpacket": _seqpacket, "stream": _stream, "tcp": _tcp}

@@ -1,0 +1,1 @@
+"""The transports, on real connected sockets."""
