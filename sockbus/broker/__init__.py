@@ -1,0 +1,1 @@
+"""The broker: who may come in, what becomes of a message, and when to say no."""

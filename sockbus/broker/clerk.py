@@ -1,0 +1,156 @@
+"""The frames by which a peer arranges things: who it is, what it wants to hear, what it serves, what it gives back.
+
+Each is checked as docs/wire.md has it before anything changes; what is wrong raises, and ends the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
+
+from ..errors import LimitExceeded, PermissionDenied, ProtocolError
+from ..message import Peer
+from ..protocol import body
+from ..protocol.frame import MAX_FRAME, Kind, control
+from ..protocol.handshake import FDS, LIMIT_NAMES, Hello, Welcome
+from ..protocol.inbox import Run
+from ..topic import is_reserved, parse_pattern
+from ..transport.listener import admit_fds
+from .calls import Server
+from .sink import Subscription
+
+if TYPE_CHECKING:
+    from .link import Link
+
+__all__ = ["Clerk"]
+
+MAX_GROUP_BYTES = 255
+MAX_CREDIT = 1 << 62
+
+
+@final
+class Clerk:
+    """The arrangements of one link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._hub = link.hub
+        self.handlers: dict[int, Callable[[Run], None]] = {
+            Kind.HELLO: self._on_hello,
+            Kind.GOODBYE: self._on_goodbye,
+            Kind.SUBSCRIBE: self._on_subscribe,
+            Kind.UNSUBSCRIBE: self._on_unsubscribe,
+            Kind.CREDIT: self._on_credit,
+            Kind.SERVE: self._on_serve,
+            Kind.UNSERVE: self._on_unserve,
+            Kind.CANCEL: self._on_cancel,
+            Kind.RECEIVED: self._on_received,
+        }
+
+    def check_number(self, number: int) -> None:
+        """ProtocolError when a peer may not number something new so."""
+        if number % 2 == 0:
+            raise ProtocolError(f"{number} numbers something that this peer starts; it takes odd numbers")
+        if number in self._link.subscriptions or number in self._link.servers or number in self._link.requests:
+            raise ProtocolError(f"number {number} is in use already; use each once")
+
+    def _on_hello(self, run: Run) -> None:
+        hello = Hello.decode(run)
+        link, limits = self._link, self._hub.limits
+        link.carries_fds = link.transport.carries_fds and FDS in hello.features
+        peer = link.peer
+        link.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
+        link.inbox.carries_fds = link.carries_fds
+        link.inbox.max_fds = limits.message_fds
+        link.inbox.max_frame = MAX_FRAME
+        if link.carries_fds:
+            admit_fds(link.transport)
+        in_force = {**limits.as_dict(), "frame_bytes": MAX_FRAME}
+        welcome = Welcome(
+            features=(FDS,) if link.carries_fds else (),
+            you=link.peer,
+            broker_pid=self._hub.peer.pid or 0,
+            broker_uid=self._hub.peer.uid or 0,
+            window=link.windows(),
+            limits={name: in_force[name] for name in LIMIT_NAMES},
+        )
+        link.put_control(welcome.encode())
+        link.open()
+
+    def _on_goodbye(self, run: Run) -> None:
+        body.mapping(run)
+
+    def _on_subscribe(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        pattern = parse_pattern(run.topic)
+        values = body.mapping(run)
+        messages, size, fds = body.numbers(values, "credit", 3)
+        if not all(1 <= part <= MAX_CREDIT for part in (messages, size, fds)):
+            raise ProtocolError(f"credit [{messages}, {size}, {fds}] has a part that is not from 1 to 2**62")
+        group = body.optional_text(values, "group")
+        if group is not None and not 0 < len(group.encode()) <= MAX_GROUP_BYTES:
+            raise ProtocolError(f"the group's name has {len(group.encode())} bytes; 1 to {MAX_GROUP_BYTES} are allowed")
+        policy = body.text(values, "fds")
+        if policy not in ("reject", "strip"):
+            raise ProtocolError(f"the fds policy {policy!r:.40} is neither 'reject' nor 'strip'")
+        self._below("subscriptions", len(link.subscriptions), self._hub.limits.subscriptions)
+        subscription = Subscription(link, run.correlation, pattern, (messages, size, fds), strip=policy == "strip")
+        link.subscriptions[run.correlation] = subscription
+        # In front of whatever it is about to be given.
+        link.put_control(control(Kind.OK, correlation=run.correlation))
+        self._hub.subscribe(subscription, group)
+
+    def _on_unsubscribe(self, run: Run) -> None:
+        body.nothing(run)
+        subscription = self._link.subscriptions.pop(run.correlation, None)
+        if subscription is None:
+            raise ProtocolError(f"subscription {run.correlation} does not exist")
+        self._hub.unsubscribe([subscription])
+        # Behind what is on its way to it.
+        self._link.put_last(control(Kind.OK, correlation=run.correlation))
+
+    def _on_credit(self, run: Run) -> None:
+        messages, size, fds = body.integers(run, 3)
+        subscription = self._link.subscriptions.get(run.correlation)
+        if subscription is None:
+            raise ProtocolError(f"credit came for subscription {run.correlation}, which does not exist")
+        if not subscription.give_back(messages, size, fds):
+            raise LimitExceeded(
+                f"credit of {messages} messages, {size} bytes and {fds} fds for subscription {run.correlation} is more "
+                f"than was taken"
+            )
+        (subscription.group or subscription).progress()
+
+    def _on_serve(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        pattern = parse_pattern(run.topic)
+        if is_reserved(pattern):
+            raise PermissionDenied(f"pattern {pattern!r} begins with $ and belongs to the broker; serve another name")
+        concurrency = body.number(body.mapping(run), "concurrency")
+        most = self._hub.limits.pending_requests
+        if not 1 <= concurrency <= most:
+            raise ProtocolError(f"a concurrency of {concurrency} is not from 1 to pending_requests = {most}")
+        self._below("servers", len(link.servers), self._hub.limits.servers)
+        link.put_control(control(Kind.OK, correlation=run.correlation))
+        self._hub.switchboard.serve(Server(link, run.correlation, pattern, concurrency))
+
+    def _on_unserve(self, run: Run) -> None:
+        body.nothing(run)
+        server = self._link.servers.get(run.correlation)
+        if server is None:
+            raise ProtocolError(f"server {run.correlation} does not exist")
+        self._hub.switchboard.unserve([server])
+        self._link.put_last(control(Kind.OK, correlation=run.correlation))
+
+    def _below(self, name: str, count: int, limit: int) -> None:
+        if count >= limit:
+            raise LimitExceeded(f"this connection has {count} {name}, as many as {name} = {limit} allows; leave one")
+
+    def _on_cancel(self, run: Run) -> None:
+        body.nothing(run)
+        self._hub.switchboard.cancel(self._link, run.correlation)
+
+    def _on_received(self, run: Run) -> None:
+        self._link.outlet.acknowledge_fds(body.integer(run))

@@ -1,0 +1,131 @@
+"""What all links of one broker share: routers, limits, accounts of what is queued, and the links to settle.
+
+Everything that a turn of one link does to others ends in ``settle``, once per turn: windows that are due are told,
+and each touched link is flushed with one direct send. Nothing here awaits, so between two turns every account is
+whole.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..message import Peer
+from ..routing.router import Router
+from .admission import Account, Admission
+from .calls import Switchboard
+from .config import Limits
+from .quiet import QuietLog
+from .sink import Group, Sink, Subscription
+from .stats import Counters
+
+if TYPE_CHECKING:
+    from .link import Link
+
+__all__ = ["Hub"]
+
+# Seconds between two reads of one publisher while the broker is full.
+EASE = 0.1
+
+
+class Hub:
+    """The shared part of a broker."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.log = QuietLog("sockbus.broker")
+        self.admission = Admission(limits)
+        self.router: Router[Sink] = Router()
+        self.switchboard = Switchboard(self)
+        self.groups: dict[tuple[str, str], Group] = {}
+        self.links: dict[int, Link] = {}
+        self.touched: dict[Link, None] = {}
+        #: links with something unfinished, for the sweeper
+        self.watched: dict[Link, None] = {}
+        self.queued_bytes = 0
+        self.held_fds = 0
+        #: the broker as a peer: the sender of what it replies itself
+        self.peer = Peer(0, "sockbus broker", "broker", os.geteuid(), os.getegid(), os.getpid())
+        #: bound addresses of the listeners, as getsockname(2) gives them
+        self.own_names: set[object] = set()
+        self._relief = trio.lowlevel.ParkingLot()
+        self._next_peer = 1
+
+    def new_peer_number(self) -> int:
+        """A number that no peer of this broker ever had."""
+        number = self._next_peer
+        self._next_peer += 1
+        return number
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is queued or held that publishers are not read at full speed."""
+        return self.queued_bytes >= self.limits.total_queue_bytes or self.held_fds >= self.limits.total_fds
+
+    def now(self) -> float:
+        """Seconds on the runtime's clock."""
+        return trio.current_time()
+
+    def orphan_done(self, account: Account) -> None:
+        """Something that was left behind has gone: whoever waited for that may be granted more."""
+        self.admission.forget(account)
+        if not self.admission.is_overdrawn(account):
+            for link in account.links:
+                self.touched[link] = None
+
+    async def ease(self) -> None:
+        """Hold a publisher up while the broker is full; not for good, for what it sends may be what makes room."""
+        with trio.move_on_after(EASE):
+            await self._relief.park()
+
+    def fds_released(self, count: int) -> None:
+        """Descriptors that the broker held were handed to be closed."""
+        self.held_fds -= count
+
+    def subscribe(self, subscription: Subscription, group: str | None) -> None:
+        """Put a subscription in force."""
+        if group is None:
+            self.router.add(subscription.pattern, subscription)
+            return
+        key = (group, subscription.pattern)
+        shared = self.groups.get(key)
+        if shared is None:
+            shared = self.groups[key] = Group(*key)
+            self.router.add(subscription.pattern, shared)
+        subscription.group = shared
+        shared.members.append(subscription)
+        shared.progress()
+
+    def unsubscribe(self, subscriptions: list[Subscription]) -> None:
+        """End subscriptions: what waits for them alone is dropped, what waits for a group goes to its other members."""
+        ended: list[tuple[str, Sink]] = []
+        shrunk: dict[Group, None] = {}
+        for subscription in subscriptions:
+            group = subscription.group
+            if group is None:
+                ended.append((subscription.pattern, subscription))
+                continue
+            group.members.remove(subscription)
+            if group.members:
+                shrunk[group] = None
+            else:
+                shrunk.pop(group, None)
+                del self.groups[group.name, group.pattern]
+                ended.append((group.pattern, group))
+        self.router.remove_all(ended)
+        for _, sink in ended:
+            sink.close()
+        for group in shrunk:
+            group.progress()
+
+    def settle(self) -> None:
+        """Finish the turn: tell windows, flush everyone who was touched, account for what is queued."""
+        while self.touched:
+            touched, self.touched = self.touched, {}
+            for link in touched:
+                link.settle()
+        if self._relief and not self.full:
+            self._relief.unpark_all()

@@ -1,0 +1,344 @@
+"""The broker's hold on one peer: its socket, its outbox, its windows, and its end.
+
+A link reads whenever its socket is readable, a bounded turn at a time, and hands what came to its ``Pump``. Writing
+is a direct non-blocking send at the end of a turn; a writer task exists only while the socket is full. Whatever
+happens here ends this link alone: a violation is answered with an ERROR frame where one can still be sent, and logged
+in one line.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+
+import trio
+
+from ..errors import ProtocolError, SockbusError
+from ..fd import SharedFds, close_fds
+from ..message import Peer
+from ..protocol.frame import Kind, control
+from ..protocol.handshake import HELLO_BYTES, peer_body
+from ..protocol.inbox import Inbox
+from ..protocol.outbox import Lane
+from ..transport.base import Transport
+from ..transport.stream import RECEIVE_BYTES
+from .calls import Call, Reply, Server
+from .hub import Hub
+from .intake import Intake
+from .outlet import Outlet, Starved
+from .parcel import Parcel
+from .pump import Pump
+from .sink import Subscription
+
+__all__ = ["Link"]
+
+# Reads in one turn before others run; with the transports' sizes about half a megabyte.
+TURN_READS = 4
+# Seconds that the end of a link may take: sending the ERROR, and reading until the peer has read it.
+LINGER = 1.0
+# Of what an ERROR says, so that it fits where a peer has not introduced itself: docs/wire.md, "Limits".
+ERROR_CHARACTERS = 240
+
+
+class Link:
+    """One connected peer. ``run`` lives as long as the connection."""
+
+    def __init__(self, hub: Hub, transport: Transport, nursery: trio.Nursery) -> None:
+        self.hub = hub
+        self.transport = transport
+        self.number = hub.new_peer_number()
+        credentials = transport.credentials()
+        host = "" if credentials else transport.remote_host()
+        self.peer = Peer(
+            self.number,
+            None,
+            transport.name,
+            credentials.uid if credentials else None,
+            credentials.gid if credentials else None,
+            credentials.pid if credentials else None,
+        )
+        self.carries_fds = False
+        self.inbox = Inbox(
+            carries_fds=transport.carries_fds, max_fds=0, max_frame=HELLO_BYTES, record=transport.records
+        )
+        self.outlet = Outlet(hub, transport, nursery, self.end)
+        self.outlet.drained = self._drained
+        self.account = hub.admission.admit(self, self.peer.uid, host)
+        limits = hub.limits
+        closed = hub.admission.is_overdrawn(self.account)
+        self.publish_intake = Intake("publish", limits.window_bytes, limits.link_fds, closed=closed)
+        self.requests_intake = Intake("request", limits.call_window_bytes, limits.link_fds)
+        self.replies_intake = Intake("reply", limits.call_window_bytes, limits.link_fds)
+        self.subscriptions: dict[int, Subscription] = {}
+        self.servers: dict[int, Server] = {}
+        #: requests of this peer, and calls handed to its servers, that have not ended
+        self.requests: dict[int, Call] = {}
+        self.calls: dict[int, Call] = {}
+        self.next_call_number = 2
+        #: replies for this peer that wait for room
+        self.late_replies: collections.deque[Reply] = collections.deque()
+        #: links that were introduced to this peer
+        self.audience: dict[Link, None] = {}
+        #: parcels and replies of this peer that are still somewhere in the broker
+        self.remains = 0
+        self.progress_at = hub.now()
+        #: called when the handshake is done, or the link gone before it was
+        self.opened: Callable[[], None] = lambda: None
+        self.gone = False
+        self.pump = Pump(self)
+        self._charged_bytes = 0
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._end_reason: SockbusError | None = None
+
+    def __repr__(self) -> str:
+        name = f" {self.peer.name!r}" if self.peer.name else ""
+        return f"peer {self.number}{name} ({self.peer.transport}, {self.account.key})"
+
+    # Life
+
+    async def run(self) -> None:
+        """Read until the peer has gone or was sent away, then leave nothing behind."""
+        try:
+            with self._scope:
+                with self._reading:
+                    await self._read()
+                if self._reading.cancelled_caught:
+                    await trio.sleep_forever()
+        except (SockbusError, OSError) as error:
+            if isinstance(error, SockbusError):
+                self._end_reason = error
+            elif not isinstance(error, ConnectionResetError):
+                self.hub.log.say(self.account.key, "%r: reading failed: %s", self, error)
+        finally:
+            self._withdraw()
+            if self._end_reason is not None:
+                await self._send_away(self._end_reason)
+            self._close()
+
+    def end(self, error: SockbusError) -> None:
+        """End this link from elsewhere, with an ERROR to its peer."""
+        self._end_reason = error
+        self._scope.cancel()
+
+    def leave_off(self, goodbye: bytes) -> None:
+        """The broker stops: read no more, and let ``goodbye`` be the last that is sent."""
+        self.outlet.outbox.put_last(goodbye)
+        self.hub.touched[self] = None
+        self._reading.cancel()
+
+    def check_progress(self, now: float) -> bool:
+        """End the link when something unfinished has made no progress for too long; whether something is unfinished."""
+        limit = self.hub.limits.incomplete_seconds
+        if self.inbox.unfinished_bytes and now - self.progress_at >= limit:
+            self.end(ProtocolError(f"a frame was not finished within incomplete_seconds = {limit}"))
+        if self.pump.is_assembling and now - self.pump.piece_at >= limit:
+            self.end(ProtocolError(f"a message in pieces was not finished within incomplete_seconds = {limit}"))
+        return bool(self.inbox.unfinished_bytes or self.pump.is_assembling)
+
+    async def _read(self) -> None:
+        receive = self.transport.receive
+        counters = self.hub.counters
+        opening = trio.CancelScope(deadline=trio.current_time() + self.hub.limits.handshake_seconds)
+        with opening:
+            while not self.pump.is_open:
+                await trio.lowlevel.wait_readable(self.transport.sock)
+                if not self._turn(receive()):
+                    return
+        if opening.cancelled_caught:
+            raise ProtocolError(
+                f"no HELLO came within handshake_seconds = {self.hub.limits.handshake_seconds}; send it first"
+            )
+        while True:
+            await trio.lowlevel.wait_readable(self.transport.sock)
+            counters.turns += 1
+            for _ in range(TURN_READS):
+                came = receive()
+                counters.receives += 1
+                if came is None:
+                    break
+                if not self._turn(came):
+                    return
+                if not came[1] and len(came[0]) < RECEIVE_BYTES and not self.transport.records:
+                    # A short read of a stream has emptied it; one with descriptors stops short behind them.
+                    break
+                if self.hub.full and self.publish_intake.received_bytes:
+                    await self.hub.ease()
+
+    def _turn(self, came: tuple[bytes, tuple[int, ...]] | None) -> bool:
+        """Work through what one receive brought; whether more can come."""
+        if came is None:
+            return True
+        data, fds = came
+        if not data:
+            close_fds(fds)
+            if self.transport.end_is_record():
+                raise ProtocolError("an empty record came; a record holds at least one frame")
+            self.inbox.end()
+            return False
+        self.progress_at = self.hub.now()
+        self.hub.counters.bytes_in += len(data)
+        try:
+            return self.pump.turn(data, fds)
+        finally:
+            self.hub.settle()
+
+    async def _send_away(self, error: SockbusError) -> None:
+        """Say why, as far as the peer listens, and let it read that before the socket closes."""
+        self.hub.counters.refused += 1
+        self.hub.log.say(self.account.key, "%r was sent away: %s", self, error)
+        frame = control(Kind.ERROR, {"code": error.code, "text": str(error)[:ERROR_CHARACTERS]})
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
+            await self.outlet.last_word(frame)
+
+    def _withdraw(self) -> None:
+        """Take everything of this peer out of the broker; what it published and others still wait for stays."""
+        self.gone = True
+        self.opened()
+        self.pump.close()
+        hub = self.hub
+        hub.links.pop(self.number, None)
+        hub.watched.pop(self, None)
+        subscriptions = list(self.subscriptions.values())
+        self.subscriptions.clear()
+        hub.unsubscribe(subscriptions)
+        hub.switchboard.link_gone(self)
+        self.inbox.close()
+        self.account.orphaned_bytes += self.publish_intake.held_bytes
+        self._farewell()
+        hub.settle()
+
+    def _close(self) -> None:
+        self.outlet.close()
+        self._account()
+        self.hub.admission.leave(self.account, self)
+        trio.lowlevel.notify_closing(self.transport.sock)
+        self.transport.close()
+
+    def _farewell(self) -> None:
+        if self.gone and not self.remains:
+            frame = control(Kind.GONE, correlation=self.number)
+            for link in self.audience:
+                link.put_last(frame)
+            self.audience.clear()
+
+    # What its peer sent
+
+    def open(self) -> None:
+        """The handshake is done."""
+        self.hub.links[self.number] = self
+        self.pump.open()
+        self.opened()
+
+    def windows(self) -> tuple[int, ...]:
+        """What the peer was told that it may send: docs/wire.md, "Windows"."""
+        intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
+        return tuple(told for intake in intakes for told in (intake.told_bytes, intake.told_fds))
+
+    def parcel_done(self, parcel: Parcel) -> None:
+        """A parcel of this peer's has left every sink."""
+        self.remains -= 1
+        self.publish_intake.take(parcel.cost, parcel.nfds)
+        if self.gone:
+            self.account.orphaned_bytes -= parcel.cost
+            self.hub.orphan_done(self.account)
+            self._account()
+            self._farewell()
+        else:
+            self.pump.parcel_done(parcel)
+            self.hub.touched[self] = None
+
+    def remained_done(self) -> None:
+        """A reply of this peer's has left the broker."""
+        self.remains -= 1
+        self._farewell()
+
+    # What it is sent
+
+    def put_control(self, frame: bytes) -> None:
+        """A frame of the broker's own, which passes messages."""
+        if not self.gone:
+            self.outlet.put(Lane.CONTROL, frame)
+            self.hub.touched[self] = None
+
+    def put_last(self, frame: bytes) -> None:
+        """A frame of the broker's own that must not pass what was queued before it."""
+        if not self.gone:
+            self.outlet.outbox.put_last(frame)
+            self.hub.touched[self] = None
+
+    def put_error(self, error: SockbusError, correlation: int) -> None:
+        """The end of one thing that this peer started."""
+        self.put_control(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=correlation))
+
+    def put_front(self, front: bytes) -> None:
+        """A front without messages."""
+        self.outlet.put(Lane.MESSAGES, front)
+        self.hub.counters.lost += 1
+        self.hub.touched[self] = None
+
+    def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:
+        """Publishes behind their front."""
+        self.hub.counters.messages_out += count
+        origin = parcel.origin
+        assert isinstance(origin, Link)
+        self.put_message(Lane.MESSAGES, front, origin, frames, fds)
+
+    def put_message(
+        self, lane: Lane, front: bytes, origin: Link | None, frames: Sequence[bytes], fds: SharedFds | None
+    ) -> None:
+        """A message of ``origin`` (None: the broker) behind its front; takes a hold of its own on ``fds``."""
+        if self.gone:
+            return
+        if origin is None:
+            self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
+        elif self not in origin.audience:
+            origin.audience[self] = None
+            self.put_control(control(Kind.PEER, peer_body(origin.peer), correlation=origin.number))
+        put = self.outlet.put
+        put(lane, front)
+        for frame in frames:
+            put(lane, frame, fds)
+            fds = None
+        self.hub.touched[self] = None
+
+    def new_call_number(self) -> int:
+        """An even number for a call."""
+        number = self.next_call_number
+        self.next_call_number += 2
+        return number
+
+    def has_room(self, fds: int) -> bool:
+        """Whether a publish may be queued."""
+        return self.outlet.has_room(fds)
+
+    def starve(self, waiting: Starved) -> None:
+        """Let it progress when there is room again."""
+        self.outlet.starve(waiting)
+
+    def _drained(self) -> None:
+        if self.late_replies:
+            self.hub.switchboard.feed_requester(self)
+
+    def settle(self) -> None:
+        """The end of a turn: tell windows that are due, send what is queued, account for what is left."""
+        if self.gone:
+            return
+        if self.pump.is_open and not self.hub.admission.is_overdrawn(self.account):
+            self._tell_windows()
+        self.outlet.flush()
+        self._account()
+
+    def _tell_windows(self) -> None:
+        intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
+        if any(intake.due() for intake in intakes):
+            for intake in intakes:
+                intake.grant()
+            self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))
+
+    def _account(self) -> None:
+        charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes
+        # Of a message in pieces only what has come.
+        charged += self.replies_intake.held_bytes - self.pump.missing_bytes
+        self.hub.queued_bytes += charged - self._charged_bytes
+        self._charged_bytes = charged

@@ -1,0 +1,187 @@
+"""The writing side of a link: its outbox, its room, and the one task that waits for a full socket.
+
+Frames queue here and leave at the end of a turn by a direct non-blocking send; a writer task exists only while the
+socket is full. Who finds no room says so, and is called when there is some again.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from ..errors import LimitExceeded, ProtocolError, SockbusError
+from ..fd import SharedFds, close_fds
+from ..protocol.outbox import Lane, Outbox
+from ..transport.base import Blocked, Transport
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Outlet"]
+
+# Sends in one flush before others run; the writer goes on.
+FLUSH_SENDS = 16
+# Receives of what a peer goes on sending after it was sent away.
+LAST_READS = 64
+# Seconds until a send is tried again that met a limit of the kernel's (ETOOMANYREFS): readiness does not show it.
+LATER = 0.01
+
+
+class Starved(Protocol):
+    """Something that waits for room."""
+
+    def progress(self) -> None: ...
+
+
+@final
+class Outlet:
+    """What one peer is sent. ``broke`` is called when sending failed in a way that is not the peer's going."""
+
+    def __init__(
+        self, hub: Hub, transport: Transport, nursery: trio.Nursery, broke: Callable[[SockbusError], None]
+    ) -> None:
+        self.outbox = Outbox(records=transport.records)
+        #: descriptors sent, and those of them that the peer said it has received
+        self.fds_sent = self.fds_acknowledged = 0
+        #: nothing can be sent any more; what the peer sent before it went is still to be read
+        self.is_broken = False
+        #: called when something has left
+        self.drained: Callable[[], None] = lambda: None
+        self._hub = hub
+        self._transport = transport
+        self._nursery = nursery
+        self._broke = broke
+        self._starved: dict[Starved, None] = {}
+        self._is_writing = False
+        self._flushed = trio.lowlevel.ParkingLot()
+
+    # Room
+
+    def has_room(self, fds: int) -> bool:
+        """Whether a publish may be queued; an empty queue takes anything."""
+        if fds and not self._has_room_for_fds():
+            return False
+        return self.outbox.queued_bytes < self._hub.limits.link_queue_bytes
+
+    def has_call_room(self, fds: int) -> bool:
+        """Whether a request or reply may be queued."""
+        if fds and not self._has_room_for_fds():
+            return False
+        return self.outbox.lane_bytes(Lane.CALLS) < self._hub.limits.call_window_bytes
+
+    def _has_room_for_fds(self) -> bool:
+        return self.fds_sent - self.fds_acknowledged < self._hub.limits.link_fds
+
+    def acknowledge_fds(self, total: int) -> None:
+        """The peer has received so many descriptors since the handshake; ProtocolError when that cannot be."""
+        if not self.fds_acknowledged <= total <= self.fds_sent:
+            raise ProtocolError(f"RECEIVED names {total} file descriptors; {self.fds_sent} were sent")
+        self.fds_acknowledged = total
+        self.feed()
+
+    def starve(self, waiting: Starved) -> None:
+        """Let it progress when there is room again."""
+        self._starved[waiting] = None
+
+    def feed(self) -> None:
+        """There may be room: let those go on who waited for it."""
+        if self._starved:
+            starved, self._starved = self._starved, {}
+            for waiting in starved:
+                waiting.progress()
+        self.drained()
+
+    # Frames
+
+    def put(self, lane: Lane, frame: bytes, fds: SharedFds | None = None) -> None:
+        """Queue whole frames; with ``fds``, takes a hold of its own on them. On a broken link they are of no use."""
+        if self.is_broken:
+            return
+        if fds is not None:
+            fds.hold()
+            self.fds_sent += len(fds.fds)
+        self.outbox.put(lane, frame, fds)
+
+    def flush(self) -> None:
+        """Send what is queued as far as the socket takes it; the writer sends the rest."""
+        if self._is_writing or self.is_broken or not self.outbox.queued_bytes:
+            return
+        blocked = self._send_batches()
+        if self.outbox.queued_bytes and not self.is_broken:
+            self._is_writing = True
+            self._nursery.start_soon(self._write, blocked)
+        self.feed()
+
+    async def flushed(self) -> None:
+        """Wait until everything queued has left, or can leave no more."""
+        while self.outbox.queued_bytes and not self.is_broken:
+            await self._flushed.park()
+
+    async def last_word(self, frame: bytes) -> None:
+        """Send this instead of all that is queued, as far as the peer listens, and let it be read before the end."""
+        self.outbox.drop_lanes()
+        self.put(Lane.CONTROL, frame)
+        try:
+            self.flush()
+            await self.flushed()
+            # With unread data in its queue a closed TCP socket resets the connection, and the peer loses the frame.
+            self._transport.sock.shutdown(socket.SHUT_WR)
+            for _ in range(LAST_READS):
+                await trio.lowlevel.wait_readable(self._transport.sock)
+                came = self._transport.receive()
+                if came is not None:
+                    close_fds(came[1])
+                    if not came[0]:
+                        return
+        except (OSError, SockbusError):
+            # The peer is gone, or goes on as before: it has had its chance.
+            return
+
+    def close(self) -> None:
+        """Send nothing more, and let go of what is queued."""
+        self.is_broken = True
+        self._starved.clear()
+        self.outbox.close()
+        self._flushed.unpark_all()
+
+    def _send_batches(self) -> Blocked | None:
+        outbox = self.outbox
+        for _ in range(FLUSH_SENDS):
+            batch = outbox.batch()
+            if batch is None:
+                break
+            self._hub.counters.sends += 1
+            try:
+                sent = self._transport.send(batch.buffers, batch.fds.fds if batch.fds is not None else ())
+            except OSError as error:
+                self.close()
+                if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                    self._broke(LimitExceeded(f"sending to this peer failed: {error.strerror}"))
+                break
+            if isinstance(sent, Blocked):
+                return sent
+            self._hub.counters.bytes_out += sent
+            outbox.sent(sent)
+        return None
+
+    async def _write(self, blocked: Blocked | None) -> None:
+        try:
+            while self.outbox.queued_bytes and not self.is_broken:
+                if blocked is Blocked.LATER:
+                    await trio.sleep(LATER)
+                else:
+                    await trio.lowlevel.wait_writable(self._transport.sock)
+                self._hub.counters.turns += 1
+                blocked = self._send_batches()
+                self.feed()
+                self._hub.settle()
+        except trio.ClosedResourceError:
+            # The link was closed meanwhile.
+            return
+        finally:
+            self._is_writing = False
+            self._flushed.unpark_all()

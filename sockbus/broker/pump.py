@@ -1,0 +1,283 @@
+"""What the frames of one peer do: the pump between its inbox and everybody's outboxes.
+
+A turn works through the whole frames of one receive and never awaits. The path of a plain publish is flat: a look-up of
+the plan by the topic's bytes, one parcel for a run, one offer for each sink. Everything else is dispatched by its
+kind. What is not as docs/wire.md says raises, and ends the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import LimitExceeded, MessageTooLarge, PermissionDenied, ProtocolError
+from ..fd import SharedFds, close_fds
+from ..payload import decode_headers
+from ..protocol import body
+from ..protocol.frame import Flag, Kind, control
+from ..protocol.handshake import Handshake, Role, State
+from ..protocol.inbox import Run
+from ..protocol.pieces import Assembly
+from ..routing.router import Plan
+from ..topic import is_reserved, parse_topic
+from .calls import Call
+from .clerk import Clerk
+from .intake import Intake
+from .own import is_own_socket
+from .parcel import Parcel, Tally
+from .sink import Sink
+
+if TYPE_CHECKING:
+    from .link import Link
+
+__all__ = ["Pump"]
+
+_PUBLISH = int(Kind.PUBLISH)
+# Plans that a link keeps by topic; a plan of many sinks is looked up in the router instead, for a stale one would keep
+# its sinks alive.
+PLANS = 1024
+PLANNED_SINKS = 64
+
+Finish = Callable[[Assembly, SharedFds | None], None]
+
+
+class Pump:
+    """The frames of one link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.hub = link.hub
+        self.handshake = Handshake(Role.BROKER)
+        #: payload bytes of unfinished messages that have not come
+        self.missing_bytes = 0
+        # Of the frames to come: 0 until the handshake is done.
+        self._sender = 0
+        self._intake = link.publish_intake
+        self._plans: dict[bytes, Plan[Sink]] = {}
+        self._held: dict[Parcel, None] = {}
+        self._barrier: set[Parcel] = set()
+        self._flush = 0
+        self._assemblies: dict[int, tuple[Assembly, SharedFds | None, Finish]] = {}
+        self._publishing = 0
+        #: when the last piece came
+        self.piece_at = 0.0
+        self._clerk = Clerk(link)
+        self._handlers: dict[int, Callable[[Run], None]] = {
+            **self._clerk.handlers,
+            Kind.PUBLISH: self._on_publish,
+            Kind.PIECE: self._on_piece,
+            Kind.REQUEST: self._on_request,
+            Kind.REPLY: self._on_reply,
+            Kind.FLUSH: self._on_flush,
+        }
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done."""
+        return self.handshake.state is State.OPEN
+
+    @property
+    def is_assembling(self) -> bool:
+        """Whether a message has not come whole."""
+        return bool(self._assemblies)
+
+    def turn(self, data: bytes, fds: tuple[int, ...]) -> bool:
+        """Work through what one receive brought; whether more may come. Raises SockbusError on a violation."""
+        for run in self.link.inbox.receive(data, fds):
+            if run.sender != self._sender:
+                close_fds(run.fds)
+                raise ProtocolError(f"a frame names peer {run.sender} as its sender; this is peer {self._sender}")
+            if run.kind == _PUBLISH and not (run.flags or run.declared_fds or run.correlation) and not self._publishing:
+                if self.handshake.state is not State.OPEN:
+                    self.handshake.received(Kind.PUBLISH)
+                self._publish_run(run)
+                continue
+            try:
+                self._dispatch(run)
+            except BaseException:
+                close_fds(run.fds)
+                raise
+            if self.handshake.state is State.CLOSED:
+                return False
+        if self._assemblies or self.link.inbox.unfinished_bytes:
+            self.hub.watched[self.link] = None
+        return True
+
+    def open(self) -> None:
+        """The handshake is done."""
+        self._sender = self.link.number
+
+    def close(self) -> None:
+        """Forget what has not come whole."""
+        for assembly, shared, _ in self._assemblies.values():
+            self._intake_of(assembly.first.kind).take(assembly.cost, assembly.first.declared_fds)
+            if shared is not None:
+                shared.release()
+        self._assemblies.clear()
+        self.missing_bytes = 0
+
+    def parcel_done(self, parcel: Parcel) -> None:
+        """A parcel has left every sink: the receipt and the flush that wait for it."""
+        self._held.pop(parcel, None)
+        tally = parcel.tally
+        if tally is not None:
+            counts = [tally.matched, tally.delivered, tally.dropped, tally.without_fds]
+            self.link.put_control(control(Kind.RECEIPT, counts, correlation=tally.number))
+        if self._barrier:
+            self._barrier.discard(parcel)
+            if not self._barrier:
+                self._flushed()
+
+    def _dispatch(self, run: Run) -> None:
+        kind = Kind(run.kind)
+        self.handshake.received(kind)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            raise ProtocolError(f"a {kind.name} frame came, which only the broker sends")
+        handler(run)
+
+    # Messages
+
+    def _publish_run(self, run: Run) -> None:
+        plan = self._plans.get(run.topic)
+        if plan is None or plan.stale:
+            plan = self._plan(run.topic)
+        self._intake.start_run(run)
+        self.hub.counters.messages_in += run.count
+        self._offer(plan, Parcel(self.link, (run.data,), run.count, run.end - run.start))
+
+    def _offer(self, plan: Plan[Sink], parcel: Parcel) -> None:
+        self.link.remains += 1
+        # One hold of its own, so that it is not done before every sink has seen it.
+        parcel.pending = 1
+        for sink in plan.sinks:
+            sink.offer(parcel)
+        parcel.finish()
+        if parcel.pending:
+            self._held[parcel] = None
+
+    def _plan(self, raw: bytes) -> Plan[Sink]:
+        topic = parse_topic(raw)
+        if is_reserved(topic):
+            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+        plan = self.hub.router.plan(topic)
+        if len(plan.sinks) <= PLANNED_SINKS:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[raw] = plan
+        return plan
+
+    def _on_publish(self, run: Run) -> None:
+        plan = self._plans.get(run.topic)
+        if plan is None or plan.stale:
+            self._plan(run.topic)
+        if self._publishing:
+            raise ProtocolError(f"a publish came before the last piece of publish {self._publishing}")
+        if run.correlation:
+            self._clerk.check_number(run.correlation)
+        self._start(run, self._whole_publish)
+        if run.correlation in self._assemblies:
+            self._publishing = run.correlation
+
+    def _whole_publish(self, whole: Assembly, shared: SharedFds | None) -> None:
+        self._publishing = 0
+        first = whole.first
+        # Subscriptions may have come and gone since the first piece.
+        plan = self._plan(first.topic)
+        tally = Tally(first.correlation, len(plan.sinks)) if first.flags & Flag.RECEIPT else None
+        self.hub.counters.messages_in += 1
+        self._offer(plan, Parcel(self.link, whole.frames, 1, whole.cost, shared, tally))
+
+    def _on_request(self, run: Run) -> None:
+        self._clerk.check_number(run.correlation)
+        limit = self.hub.limits.pending_requests
+        if len(self.link.requests) >= limit:
+            raise LimitExceeded(
+                f"{limit} requests are unanswered, as many as pending_requests allows; wait for replies"
+            )
+        parse_topic(run.topic)
+        self._start(run, self._whole_request)
+
+    def _whole_request(self, whole: Assembly, shared: SharedFds | None) -> None:
+        first = whole.first
+        if first.correlation in self.link.requests:
+            raise ProtocolError(f"request {first.correlation} was started twice")
+        self.hub.counters.requests += 1
+        call = Call(self.link, first.correlation, first.topic.decode(), whole.frames, whole.cost, shared)
+        self.hub.switchboard.submit(call)
+
+    def _on_reply(self, run: Run) -> None:
+        self.hub.switchboard.check_reply(self.link, run.correlation)
+        self._start(run, self._whole_reply)
+
+    def _whole_reply(self, whole: Assembly, shared: SharedFds | None) -> None:
+        self.hub.switchboard.reply(self.link, whole.first.correlation, whole.frames, whole.cost, shared)
+
+    def _start(self, run: Run, finish: Finish) -> None:
+        """Check the first frame of a message, and go on when it is whole."""
+        total, headers, at = run.parts()
+        limits = self.hub.limits
+        if total > limits.message_bytes:
+            raise MessageTooLarge(
+                f"a message of {total} bytes exceeds message_bytes = {limits.message_bytes}; pass a file instead"
+            )
+        if headers:
+            if len(headers) > limits.header_bytes:
+                raise MessageTooLarge(f"headers of {len(headers)} bytes exceed header_bytes = {limits.header_bytes}")
+            decode_headers(headers, limits.header_keys)
+        for fd in run.fds:
+            if is_own_socket(fd, self.hub.own_names):
+                raise PermissionDenied("a socket of the bus itself came as a file descriptor; its end would go unseen")
+        assembly = Assembly(run, total, headers, at)
+        self._intake_of(run.kind).start(assembly.cost, run.declared_fds)
+        shared = self._share(run)
+        if not assembly.missing:
+            finish(assembly, shared)
+            return
+        if run.correlation in self._assemblies:
+            if shared is not None:
+                shared.release()
+            raise ProtocolError(f"message {run.correlation} starts again before it is whole")
+        self._assemblies[run.correlation] = assembly, shared, finish
+        self.missing_bytes += assembly.missing
+        self.piece_at = self.hub.now()
+
+    def _on_piece(self, run: Run) -> None:
+        if run.correlation not in self._assemblies:
+            raise ProtocolError(f"a piece came for message {run.correlation}, which was not started")
+        assembly, shared, finish = self._assemblies[run.correlation]
+        before = assembly.missing
+        whole = assembly.add(run)
+        self.missing_bytes -= before - assembly.missing
+        self.piece_at = self.hub.now()
+        if whole:
+            del self._assemblies[run.correlation]
+            finish(assembly, shared)
+
+    def _share(self, run: Run) -> SharedFds | None:
+        if not run.fds:
+            return None
+        fds, run.fds = run.fds, ()
+        self.hub.held_fds += len(fds)
+        return SharedFds(fds, self.hub.fds_released)
+
+    def _intake_of(self, kind: int) -> Intake:
+        if kind == Kind.PUBLISH:
+            return self._intake
+        return self.link.requests_intake if kind == Kind.REQUEST else self.link.replies_intake
+
+    # Flushing
+
+    def _on_flush(self, run: Run) -> None:
+        body.nothing(run)
+        self._clerk.check_number(run.correlation)
+        if self._flush:
+            raise LimitExceeded(f"flush {self._flush} is not answered yet; one may be outstanding")
+        self._flush = run.correlation
+        self._barrier = set(self._held)
+        if not self._barrier:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        number, self._flush = self._flush, 0
+        self.link.put_control(control(Kind.OK, correlation=number))

@@ -1,0 +1,116 @@
+"""What a broker counts, and the page that ``$SYS.status`` gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .link import Link
+
+__all__ = ["Counters", "Rates", "status"]
+
+
+@final
+class Counters:
+    """Totals since the broker started; ``receives``, ``sends``: system calls on links; ``turns``: wake-ups of links."""
+
+    __slots__ = (
+        "bytes_in", "bytes_out", "late_replies", "lost", "messages_in", "messages_out", "receives", "refused",
+        "requests", "sends", "turns",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+    bytes_in: int
+    bytes_out: int
+    late_replies: int
+    lost: int
+    messages_in: int
+    messages_out: int
+    receives: int
+    refused: int
+    requests: int
+    sends: int
+    turns: int
+
+    def as_dict(self) -> dict[str, int]:
+        """All of them by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@final
+class Rates:
+    """Messages and bytes per second over the last second or so; ``sample`` is called by the sweeper."""
+
+    NAMES = ("messages_in", "messages_out", "bytes_in", "bytes_out")
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._before: dict[str, int] = {}
+        self.per_second: dict[str, float] = dict.fromkeys(self.NAMES, 0.0)
+
+    def sample(self, counters: Counters, now: float) -> None:
+        """Take the difference to the sample before."""
+        after = {name: getattr(counters, name) for name in self.NAMES}
+        seconds = now - self._at
+        if self._before and seconds > 0:
+            self.per_second = {name: round((after[name] - self._before[name]) / seconds, 1) for name in self.NAMES}
+        self._at, self._before = now, after
+
+
+def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[str, Any]:
+    """The payload of the reply on ``$SYS.status``."""
+    links = list(hub.links.values())
+    return {
+        "broker": {
+            "pid": hub.peer.pid,
+            "uid": hub.peer.uid,
+            "addresses": addresses,
+            "uptime": round(uptime, 3),
+        },
+        "peers": [_peer(link) for link in links],
+        "subscriptions": [
+            {
+                "peer": link.number,
+                "pattern": subscription.pattern,
+                "group": subscription.group.name if subscription.group is not None else None,
+                "outstanding": subscription.outstanding,
+                "waiting": sum(parcel.count for parcel in (subscription.group or subscription).waiting),
+                "lost": subscription.lost,
+            }
+            for link in links
+            for subscription in link.subscriptions.values()
+        ],
+        "servers": [
+            {
+                "peer": link.number,
+                "pattern": server.pattern,
+                "concurrency": server.concurrency,
+                "outstanding": server.outstanding,
+            }
+            for link in links
+            for server in link.servers.values()
+        ],
+        "rates": rates.per_second,
+        "totals": hub.counters.as_dict(),
+        "queues": {"bytes": hub.queued_bytes},
+        "fds": {"held": hub.held_fds},
+        "limits": hub.limits.as_dict(),
+    }
+
+
+def _peer(link: Link) -> dict[str, Any]:
+    peer = link.peer
+    return {
+        "id": peer.id,
+        "name": peer.name,
+        "transport": peer.transport,
+        "pid": peer.pid,
+        "uid": peer.uid,
+        "gid": peer.gid,
+        "queued_bytes": link.outlet.outbox.queued_bytes,
+        "held_bytes": link.publish_intake.held_bytes,
+    }
