@@ -107,9 +107,7 @@ def test_socket_path_of_107_bytes_is_the_longest(scheme: str, longest: int, lett
     for size in (longest - 1, longest):
         address = Address.parse(f"{scheme}:{path_of(size)}")
         assert max(len(os.fsencode(road.path)) for road in address.roads()) == 107 - longest + size
-    with pytest.raises(
-        ConnectError, match="of 108 bytes, and the system's limit is 107; choose one at least 1 "
-    ):
+    with pytest.raises(ConnectError, match="of 108 bytes, and the system's limit is 107; choose one at least 1 "):
         Address.parse(f"{scheme}:{path_of(longest + 1)}")
 
 

@@ -82,9 +82,7 @@ def test_closed_fds_are_no_leak_and_cost_no_time(guard: FdGuard, clock: Clock) -
     assert clock.pauses == 0
 
 
-def test_earlier_fd_whose_file_is_unlinked_is_no_leak(
-    clock: Clock, leak: Callable[..., int], tmp_path: Path
-) -> None:
+def test_earlier_fd_whose_file_is_unlinked_is_no_leak(clock: Clock, leak: Callable[..., int], tmp_path: Path) -> None:
     leak()
     guard = FdGuard(clock=clock, pause=clock.pause)
     (tmp_path / "leaked").unlink()
@@ -198,9 +196,7 @@ def test_fixture_fails_exactly_the_leaking_tests(tmp_path: Path) -> None:
         check=False,
     )
     errors = [line.split()[1] for line in run.stdout.splitlines() if line.startswith("ERROR tests/")]
-    assert errors == ["tests/test_suite.py::test_sync_leak", "tests/test_suite.py::test_async_leak"], (
-        run.stdout
-    )
+    assert errors == ["tests/test_suite.py::test_sync_leak", "tests/test_suite.py::test_async_leak"], run.stdout
     assert "5 passed, 1 failed" in run.stdout or "1 failed, 5 passed, 2 errors" in run.stdout
     assert "1 leaked fd:\n  fd " in run.stdout
     assert " -> /dev/null" in run.stdout

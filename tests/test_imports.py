@@ -182,9 +182,7 @@ def test_files_stay_short() -> None:
 
 def test_importing_the_package_loads_no_runtime() -> None:
     program = "import sys, sockbus; print(sorted({'trio', 'asyncio'} & sys.modules.keys()))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("[]\n", "")
 
 
@@ -268,9 +266,7 @@ def test_forbidden_import_is_objected_to(module: str, imported: str, reason: str
     assert reason in (objection(module, imported) or "")
 
 
-MODULES = frozenset(
-    {"sockbus", "sockbus.errors", "sockbus.trio", "sockbus.protocol", "sockbus.protocol.frame"}
-)
+MODULES = frozenset({"sockbus", "sockbus.errors", "sockbus.trio", "sockbus.protocol", "sockbus.protocol.frame"})
 
 
 @pytest.mark.parametrize(
@@ -304,9 +300,7 @@ def test_import_is_resolved_to_what_it_loads(module: str, source: str, expected:
 
 
 def test_relative_import_in_an_init_starts_at_its_package() -> None:
-    found = imports_of(
-        "from . import frame\nfrom .. import errors", "sockbus.protocol", MODULES, is_package=True
-    )
+    found = imports_of("from . import frame\nfrom .. import errors", "sockbus.protocol", MODULES, is_package=True)
     assert found == {"sockbus.protocol.frame", "sockbus.errors"}
 
 

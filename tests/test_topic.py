@@ -79,9 +79,7 @@ NOT_STR: list[Any] = [None, 7, b"a", ["a"], object()]
 
 def is_token_character(character: str) -> bool:
     """The definition in docs/wire.md, asked of Python's Unicode tables."""
-    return not (
-        character.isspace() or unicodedata.category(character) in ("Cc", "Cs") or character in (".", "*", ">")
-    )
+    return not (character.isspace() or unicodedata.category(character) in ("Cc", "Cs") or character in (".", "*", ">"))
 
 
 def is_topic(text: str) -> bool:

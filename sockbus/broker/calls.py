@@ -241,7 +241,7 @@ class Switchboard:
             requester = call.link
             if requester.late_replies or not requester.outlet.has_call_room(reply.nfds):
                 requester.late_replies.append(reply)
-                link.remains += 1
+                link.presence.keep()
                 self._hub.watched[requester] = None
             else:
                 self._hand_back(reply)
@@ -291,7 +291,7 @@ class Switchboard:
             else:
                 return
             link.late_replies.popleft()
-            reply.origin.remained_done()
+            reply.origin.presence.let_go()
 
     # Links
 

@@ -20,8 +20,8 @@ class Intake:
     """One class of messages of one link. ``size_bytes``, ``size_fds``: how much may be outstanding."""
 
     __slots__ = (
-        "name", "received_bytes", "received_fds", "size_bytes", "size_fds", "taken_bytes", "taken_fds", "told_bytes",
-        "told_fds",
+        "moved", "name", "received_bytes", "received_fds", "size_bytes", "size_fds", "taken_bytes", "taken_fds",
+        "told_bytes", "told_fds",
     )  # fmt: skip
 
     def __init__(self, name: str, size_bytes: int, size_fds: int, *, closed: bool = False) -> None:
@@ -30,6 +30,8 @@ class Intake:
         self.size_fds = size_fds
         self.received_bytes = self.received_fds = 0
         self.taken_bytes = self.taken_fds = 0
+        #: whether something was taken over since ``due`` last looked
+        self.moved = closed
         #: granted totals that the peer was told
         self.told_bytes = 0 if closed else size_bytes
         self.told_fds = 0 if closed else size_fds
@@ -66,11 +68,18 @@ class Intake:
 
     def take(self, cost: int, fds: int) -> None:
         """A message was taken over."""
+        self.moved = True
         self.taken_bytes += cost
         self.taken_fds += fds
 
+    def write_off(self, held_bytes: int) -> None:
+        """The link has ended: of all that was started only so much is still held."""
+        self.taken_bytes = self.received_bytes - held_bytes
+        self.taken_fds = self.received_fds
+
     def due(self) -> bool:
         """Whether the peer should be told that it may send more."""
+        self.moved = False
         fresh = self.taken_bytes + self.size_bytes - self.told_bytes
         if fresh > 0 and 2 * fresh >= self.size_bytes - self.held_bytes:
             return True

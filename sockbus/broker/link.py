@@ -9,6 +9,7 @@ in one line.
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Callable, Sequence
 
 import trio
@@ -27,10 +28,13 @@ from .hub import Hub
 from .intake import Intake
 from .outlet import Outlet, Starved
 from .parcel import Parcel
+from .presence import Presence
 from .pump import Pump
 from .sink import Subscription
 
 __all__ = ["Link"]
+
+log = logging.getLogger("sockbus.broker")
 
 # Reads in one turn before others run; with the transports' sizes about half a megabyte.
 TURN_READS = 4
@@ -77,10 +81,7 @@ class Link:
         self.next_call_number = 2
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
-        #: links that were introduced to this peer
-        self.audience: dict[Link, None] = {}
-        #: parcels and replies of this peer that are still somewhere in the broker
-        self.remains = 0
+        self.presence = Presence(self)
         self.progress_at = hub.now()
         #: called when the handshake is done, or the link gone before it was
         self.opened: Callable[[], None] = lambda: None
@@ -105,11 +106,14 @@ class Link:
                     await self._read()
                 if self._reading.cancelled_caught:
                     await trio.sleep_forever()
-        except (SockbusError, OSError) as error:
-            if isinstance(error, SockbusError):
-                self._end_reason = error
-            elif not isinstance(error, ConnectionResetError):
-                self.hub.log.say(self.account.key, "%r: reading failed: %s", self, error)
+        except SockbusError as error:
+            self._end_reason = error
+        except ConnectionResetError:
+            # A TCP peer that died; nothing of it is left to read.
+            self._end_reason = None
+        except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
+            log.exception("%r ran into a fault of the broker's", self)
+            self._end_reason = ProtocolError("the broker met a fault of its own; see its log")
         finally:
             self._withdraw()
             if self._end_reason is not None:
@@ -143,7 +147,7 @@ class Link:
         with opening:
             while not self.pump.is_open:
                 await trio.lowlevel.wait_readable(self.transport.sock)
-                if not self._turn(receive()):
+                if not await self._turn(receive()):
                     return
         if opening.cancelled_caught:
             raise ProtocolError(
@@ -157,7 +161,7 @@ class Link:
                 counters.receives += 1
                 if came is None:
                     break
-                if not self._turn(came):
+                if not await self._turn(came):
                     return
                 if not came[1] and len(came[0]) < RECEIVE_BYTES and not self.transport.records:
                     # A short read of a stream has emptied it; one with descriptors stops short behind them.
@@ -165,7 +169,7 @@ class Link:
                 if self.hub.full and self.publish_intake.received_bytes:
                     await self.hub.ease()
 
-    def _turn(self, came: tuple[bytes, tuple[int, ...]] | None) -> bool:
+    async def _turn(self, came: tuple[bytes, tuple[int, ...]] | None) -> bool:
         """Work through what one receive brought; whether more can come."""
         if came is None:
             return True
@@ -176,12 +180,19 @@ class Link:
                 raise ProtocolError("an empty record came; a record holds at least one frame")
             self.inbox.end()
             return False
-        self.progress_at = self.hub.now()
         self.hub.counters.bytes_in += len(data)
-        try:
-            return self.pump.turn(data, fds)
-        finally:
-            self.hub.settle()
+        runs = self.inbox.receive(data, fds)
+        more = True
+        while more:
+            try:
+                more = self.pump.turn(runs)
+            finally:
+                self.hub.settle()
+            if more:
+                await trio.lowlevel.checkpoint()
+        if self.inbox.unfinished_bytes:
+            self.progress_at = self.hub.now()
+        return not self.pump.is_closed
 
     async def _send_away(self, error: SockbusError) -> None:
         """Say why, as far as the peer listens, and let it read that before the socket closes."""
@@ -204,8 +215,11 @@ class Link:
         hub.unsubscribe(subscriptions)
         hub.switchboard.link_gone(self)
         self.inbox.close()
+        for intake in (self.requests_intake, self.replies_intake):
+            intake.write_off(0)
+        self.publish_intake.write_off(self.pump.held_bytes)
         self.account.orphaned_bytes += self.publish_intake.held_bytes
-        self._farewell()
+        self.presence.end()
         hub.settle()
 
     def _close(self) -> None:
@@ -214,13 +228,6 @@ class Link:
         self.hub.admission.leave(self.account, self)
         trio.lowlevel.notify_closing(self.transport.sock)
         self.transport.close()
-
-    def _farewell(self) -> None:
-        if self.gone and not self.remains:
-            frame = control(Kind.GONE, correlation=self.number)
-            for link in self.audience:
-                link.put_last(frame)
-            self.audience.clear()
 
     # What its peer sent
 
@@ -237,21 +244,15 @@ class Link:
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel of this peer's has left every sink."""
-        self.remains -= 1
         self.publish_intake.take(parcel.cost, parcel.nfds)
         if self.gone:
             self.account.orphaned_bytes -= parcel.cost
             self.hub.orphan_done(self.account)
             self._account()
-            self._farewell()
         else:
             self.pump.parcel_done(parcel)
             self.hub.touched[self] = None
-
-    def remained_done(self) -> None:
-        """A reply of this peer's has left the broker."""
-        self.remains -= 1
-        self._farewell()
+        self.presence.let_go()
 
     # What it is sent
 
@@ -292,9 +293,8 @@ class Link:
             return
         if origin is None:
             self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
-        elif self not in origin.audience:
-            origin.audience[self] = None
-            self.put_control(control(Kind.PEER, peer_body(origin.peer), correlation=origin.number))
+        else:
+            origin.presence.introduce_to(self)
         put = self.outlet.put
         put(lane, front)
         for frame in frames:
@@ -331,7 +331,8 @@ class Link:
 
     def _tell_windows(self) -> None:
         intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
-        if any(intake.due() for intake in intakes):
+        # Most turns take over of one class at most, and every turn comes here.
+        if any(intake.moved and intake.due() for intake in intakes):
             for intake in intakes:
                 intake.grant()
             self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))

@@ -7,6 +7,7 @@ socket is full. Who finds no room says so, and is called when there is some agai
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = ["Outlet"]
+
+log = logging.getLogger("sockbus.broker")
 
 # Sends in one flush before others run; the writer goes on.
 FLUSH_SENDS = 16
@@ -182,6 +185,9 @@ class Outlet:
         except trio.ClosedResourceError:
             # The link was closed meanwhile.
             return
+        except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
+            log.exception("writing ran into a fault of the broker's")
+            self._broke(ProtocolError("the broker met a fault of its own; see its log"))
         finally:
             self._is_writing = False
             self._flushed.unpark_all()

@@ -7,15 +7,16 @@ kind. What is not as docs/wire.md says raises, and ends the link.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..errors import LimitExceeded, MessageTooLarge, PermissionDenied, ProtocolError
 from ..fd import SharedFds, close_fds
 from ..payload import decode_headers
 from ..protocol import body
-from ..protocol.frame import Flag, Kind, control
-from ..protocol.handshake import Handshake, Role, State
+from ..protocol.frame import MAX_FRAME, Flag, Kind, control
+from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
 from ..protocol.inbox import Run
 from ..protocol.pieces import Assembly
 from ..routing.router import Plan
@@ -38,7 +39,12 @@ _PUBLISH = int(Kind.PUBLISH)
 PLANS = 1024
 PLANNED_SINKS = 64
 
-Finish = Callable[[Assembly, SharedFds | None], None]
+# Seconds after which a turn lets others run: one frame can cost milliseconds (a wildcard that comes or goes, a fan-out
+# to thousands), and one receive can bring thousands of frames.
+TURN_SECONDS = 0.005
+
+Frames = Sequence[bytes]
+Finish = Callable[[Run, Frames, int, SharedFds | None], None]
 
 
 class Pump:
@@ -53,6 +59,8 @@ class Pump:
         # Of the frames to come: 0 until the handshake is done.
         self._sender = 0
         self._intake = link.publish_intake
+        # A message that fits into a frame is not too large, unless the limit is below that.
+        self._checks_small = link.hub.limits.message_bytes < MAX_FRAME
         self._plans: dict[bytes, Plan[Sink]] = {}
         self._held: dict[Parcel, None] = {}
         self._barrier: set[Parcel] = set()
@@ -77,13 +85,19 @@ class Pump:
         return self.handshake.state is State.OPEN
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the peer has said goodbye."""
+        return self.handshake.state is State.CLOSED
+
+    @property
     def is_assembling(self) -> bool:
         """Whether a message has not come whole."""
         return bool(self._assemblies)
 
-    def turn(self, data: bytes, fds: tuple[int, ...]) -> bool:
-        """Work through what one receive brought; whether more may come. Raises SockbusError on a violation."""
-        for run in self.link.inbox.receive(data, fds):
+    def turn(self, runs: Iterator[Run]) -> bool:
+        """Work through runs until they or ``TURN_SECONDS`` end; whether time ended. SockbusError on a violation."""
+        end = perf_counter() + TURN_SECONDS
+        for run in runs:
             if run.sender != self._sender:
                 close_fds(run.fds)
                 raise ProtocolError(f"a frame names peer {run.sender} as its sender; this is peer {self._sender}")
@@ -91,17 +105,19 @@ class Pump:
                 if self.handshake.state is not State.OPEN:
                     self.handshake.received(Kind.PUBLISH)
                 self._publish_run(run)
-                continue
-            try:
-                self._dispatch(run)
-            except BaseException:
-                close_fds(run.fds)
-                raise
-            if self.handshake.state is State.CLOSED:
-                return False
+            else:
+                try:
+                    self._dispatch(run)
+                except BaseException:
+                    close_fds(run.fds)
+                    raise
+                if self.handshake.state is State.CLOSED:
+                    return False
+            if perf_counter() > end:
+                return True
         if self._assemblies or self.link.inbox.unfinished_bytes:
             self.hub.watched[self.link] = None
-        return True
+        return False
 
     def open(self) -> None:
         """The handshake is done."""
@@ -109,12 +125,16 @@ class Pump:
 
     def close(self) -> None:
         """Forget what has not come whole."""
-        for assembly, shared, _ in self._assemblies.values():
-            self._intake_of(assembly.first.kind).take(assembly.cost, assembly.first.declared_fds)
+        for _, shared, _ in self._assemblies.values():
             if shared is not None:
                 shared.release()
         self._assemblies.clear()
         self.missing_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """The cost of what was published and waits somewhere."""
+        return sum(parcel.cost for parcel in self._held)
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel has left every sink: the receipt and the flush that wait for it."""
@@ -129,11 +149,12 @@ class Pump:
                 self._flushed()
 
     def _dispatch(self, run: Run) -> None:
-        kind = Kind(run.kind)
-        self.handshake.received(kind)
-        handler = self._handlers.get(kind)
-        if handler is None:
-            raise ProtocolError(f"a {kind.name} frame came, which only the broker sends")
+        handler = self._handlers.get(run.kind)
+        if handler is None or self.handshake.state is not State.OPEN or run.kind in LIFE_KINDS:
+            kind = Kind(run.kind)
+            self.handshake.received(kind)
+            if handler is None:
+                raise ProtocolError(f"a {kind.name} frame came, which only the broker sends")
         handler(run)
 
     # Messages
@@ -142,12 +163,15 @@ class Pump:
         plan = self._plans.get(run.topic)
         if plan is None or plan.stale:
             plan = self._plan(run.topic)
+        if self._checks_small:
+            for size in run.payload_sizes():
+                self._check_size(size)
         self._intake.start_run(run)
         self.hub.counters.messages_in += run.count
         self._offer(plan, Parcel(self.link, (run.data,), run.count, run.end - run.start))
 
     def _offer(self, plan: Plan[Sink], parcel: Parcel) -> None:
-        self.link.remains += 1
+        self.link.presence.keep()
         # One hold of its own, so that it is not done before every sink has seen it.
         parcel.pending = 1
         for sink in plan.sinks:
@@ -179,14 +203,13 @@ class Pump:
         if run.correlation in self._assemblies:
             self._publishing = run.correlation
 
-    def _whole_publish(self, whole: Assembly, shared: SharedFds | None) -> None:
+    def _whole_publish(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
         self._publishing = 0
-        first = whole.first
         # Subscriptions may have come and gone since the first piece.
         plan = self._plan(first.topic)
         tally = Tally(first.correlation, len(plan.sinks)) if first.flags & Flag.RECEIPT else None
         self.hub.counters.messages_in += 1
-        self._offer(plan, Parcel(self.link, whole.frames, 1, whole.cost, shared, tally))
+        self._offer(plan, Parcel(self.link, frames, 1, cost, shared, tally))
 
     def _on_request(self, run: Run) -> None:
         self._clerk.check_number(run.correlation)
@@ -198,29 +221,30 @@ class Pump:
         parse_topic(run.topic)
         self._start(run, self._whole_request)
 
-    def _whole_request(self, whole: Assembly, shared: SharedFds | None) -> None:
-        first = whole.first
+    def _whole_request(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
         if first.correlation in self.link.requests:
             raise ProtocolError(f"request {first.correlation} was started twice")
         self.hub.counters.requests += 1
-        call = Call(self.link, first.correlation, first.topic.decode(), whole.frames, whole.cost, shared)
+        call = Call(self.link, first.correlation, first.topic.decode(), frames, cost, shared)
         self.hub.switchboard.submit(call)
 
     def _on_reply(self, run: Run) -> None:
         self.hub.switchboard.check_reply(self.link, run.correlation)
         self._start(run, self._whole_reply)
 
-    def _whole_reply(self, whole: Assembly, shared: SharedFds | None) -> None:
-        self.hub.switchboard.reply(self.link, whole.first.correlation, whole.frames, whole.cost, shared)
+    def _whole_reply(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
+        self.hub.switchboard.reply(self.link, first.correlation, frames, cost, shared)
 
     def _start(self, run: Run, finish: Finish) -> None:
         """Check the first frame of a message, and go on when it is whole."""
         total, headers, at = run.parts()
         limits = self.hub.limits
-        if total > limits.message_bytes:
-            raise MessageTooLarge(
-                f"a message of {total} bytes exceeds message_bytes = {limits.message_bytes}; pass a file instead"
-            )
+        self._check_size(total)
+        cost = at - run.start + total
+        if run.end - at == total and not headers and not run.fds:
+            self._intake_of(run.kind).start(cost, 0)
+            finish(run, (run.data,), cost, None)
+            return
         if headers:
             if len(headers) > limits.header_bytes:
                 raise MessageTooLarge(f"headers of {len(headers)} bytes exceed header_bytes = {limits.header_bytes}")
@@ -232,7 +256,7 @@ class Pump:
         self._intake_of(run.kind).start(assembly.cost, run.declared_fds)
         shared = self._share(run)
         if not assembly.missing:
-            finish(assembly, shared)
+            self._finish(assembly, shared, finish)
             return
         if run.correlation in self._assemblies:
             if shared is not None:
@@ -241,6 +265,11 @@ class Pump:
         self._assemblies[run.correlation] = assembly, shared, finish
         self.missing_bytes += assembly.missing
         self.piece_at = self.hub.now()
+
+    def _check_size(self, total: int) -> None:
+        limit = self.hub.limits.message_bytes
+        if total > limit:
+            raise MessageTooLarge(f"a message of {total} bytes exceeds message_bytes = {limit}; pass a file instead")
 
     def _on_piece(self, run: Run) -> None:
         if run.correlation not in self._assemblies:
@@ -252,7 +281,16 @@ class Pump:
         self.piece_at = self.hub.now()
         if whole:
             del self._assemblies[run.correlation]
-            finish(assembly, shared)
+            self._finish(assembly, shared, finish)
+
+    def _finish(self, assembly: Assembly, shared: SharedFds | None, finish: Finish) -> None:
+        try:
+            finish(assembly.first, assembly.frames, assembly.cost, shared)
+        except BaseException:
+            # Each checks before it hands anything on.
+            if shared is not None:
+                shared.release()
+            raise
 
     def _share(self, run: Run) -> SharedFds | None:
         if not run.fds:

@@ -40,6 +40,8 @@ ACCEPT_PAUSE = 0.1
 # Connections accepted in one turn before others run.
 ACCEPTS = 32
 SWEEP_SECONDS = 1.0
+# A status page that takes longer than this is not made anew for everyone who asks.
+PAGE_SECONDS = 0.005
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -58,6 +60,9 @@ class Server:
         self._rates = Rates()
         self._stopping = trio.Event()
         self._reserve = -1
+        self._started = 0.0
+        self._page: object = None
+        self._page_until = 0.0
 
     def stop(self) -> None:
         """Say goodbye to every peer, send what is queued, and end."""
@@ -70,10 +75,8 @@ class Server:
         try:
             for address in self.config.addresses:
                 self._listen(address)
-            started = trio.current_time()
-            self.hub.switchboard.internal["$SYS.status"] = lambda: status(
-                self.hub, self._rates, self.addresses, trio.current_time() - started
-            )
+            self._started = trio.current_time()
+            self.hub.switchboard.internal["$SYS.status"] = self._status
             async with trio.open_nursery() as links:
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
@@ -209,6 +212,15 @@ class Server:
         await trio.sleep(ACCEPT_PAUSE)
 
     # Keeping house
+
+    def _status(self) -> object:
+        """The status page; one that took long to make serves for ten times as long, so that asking costs little."""
+        began = trio.current_time()
+        if began >= self._page_until:
+            self._page = status(self.hub, self._rates, self.addresses, began - self._started)
+            took = trio.current_time() - began
+            self._page_until = began + 10 * took if took > PAGE_SECONDS else began
+        return self._page
 
     async def _sweep(self) -> None:
         """Once a second: end what makes no progress, let go of replies that nobody takes, sample the rates."""

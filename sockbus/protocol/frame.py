@@ -73,7 +73,7 @@ class Kind(enum.IntEnum):
     RECEIVED = 52
 
 
-class Flag(enum.IntFlag):
+class Flag(enum.IntEnum):
     """Bits of the flags byte; any other bit is reserved and zero."""
 
     HEADERS = 1

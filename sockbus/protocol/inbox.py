@@ -98,6 +98,14 @@ class Run:
         """Everything behind the topic of a single frame."""
         return self.buffer[self.start + PREFIX_BYTES + len(self.topic) : self.end]
 
+    def payload_sizes(self) -> Iterator[int]:
+        """The payload bytes of each frame of a run of plain messages."""
+        at, head = self.start, PREFIX_BYTES + len(self.topic)
+        while at < self.end:
+            size = LENGTH_OFFSET + TAG_LENGTH.unpack_from(self.buffer, at)[1]
+            yield size - head
+            at += size
+
     def parts(self) -> tuple[int, bytes, int]:
         """Of a single frame that starts a message: total payload bytes, header bytes, offset of the payload.
 

@@ -83,10 +83,16 @@ class Mailbox:
         if not self.queue:
             return None
         message, cost = self.queue.popleft()
-        if self.group is None:
+        if self.group is not None:
+            self._handed.append((1, cost, len(message.fds)))
+        elif message.fds:
             self._count(1, cost, len(message.fds))
         else:
-            self._handed.append((1, cost, len(message.fds)))
+            # _count, written out: this is the path of every message.
+            self._messages += 1
+            self._bytes += cost
+            if not self.queue or self._messages >= self._half_messages or self._bytes >= self._half_bytes:
+                self.give_back()
         return message
 
     def take_all(self) -> list[Message]:

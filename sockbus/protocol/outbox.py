@@ -84,7 +84,9 @@ class _Queue:
                     last.data += data
                     return
         self.added += 1
-        self.chunks.append(_Chunk(bytearray(data) if self.chunks and size <= COPIED_BYTES else data, fds))
+        # What grows is a bytearray; a frame with descriptors never is one, for nothing may join it.
+        grows = fds is None and size <= COPIED_BYTES and bool(self.chunks)
+        self.chunks.append(_Chunk(bytearray(data) if grows else data, fds))
 
     def pop(self) -> _Chunk:
         chunk = self.chunks.popleft()
@@ -114,6 +116,19 @@ class Outbox:
             return
         self.queued_bytes += len(data)
         self._lanes[lane].put(data, fds)
+
+    def put_small(self, frame: bytes) -> None:
+        """``put`` of one small message, for publishers: a third of what a publish costs was there."""
+        lane = self._lanes[1]
+        if lane.chunks:
+            last = lane.chunks[-1].data
+            size = len(frame)
+            if type(last) is bytearray and len(last) + size <= MAX_FRAME and size <= COPIED_BYTES:
+                last += frame
+                lane.size += size
+                self.queued_bytes += size
+                return
+        self.put(Lane.MESSAGES, frame)
 
     def put_last(self, frame: bytes) -> None:
         """A control frame that leaves only after all that is in the lanes now."""
@@ -170,7 +185,8 @@ class Outbox:
         self.drop_lanes()
 
     def _compose(self) -> Batch:
-        self._release_last()
+        if self._last:
+            self._release_last()
         buffers: list[Buffer] = []
         room = self._batch_bytes
         first, second = self._turn, Lane.MESSAGES if self._turn is Lane.CALLS else Lane.CALLS

@@ -1,8 +1,8 @@
 """Messages larger than a frame: cutting them up, and putting the parts together.
 
 docs/wire.md, "Pieces". An ``Assembly`` keeps the frames as they came, for a broker that forwards them, and can join the
-payload, for a client that hands it on. It never holds more than the total that its first frame stated; whoever starts
-one has checked that total against ``message_bytes``.
+payload, for a client that hands it on. It never holds more than the total that its first frame stated, in a number of
+pieces that is in proportion to it; whoever starts one has checked that total against ``message_bytes``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from .inbox import Run
 
 __all__ = ["MAX_HEADERS", "Assembly", "cut", "message_cost"]
 
+# How many pieces a message may come in: a frame costs more to keep than the payload that it is charged for, so that one
+# byte at a time 64 MiB would become gigabytes.
+MIN_PIECES = 16
+BYTES_A_PIECE = 1024
 # What a first frame has room for besides the longest topic and one byte of payload.
 MAX_HEADERS = MAX_FRAME - PREFIX_BYTES - 255 - TOTAL.size - HEADER_LENGTH.size - 1
 
@@ -75,7 +79,7 @@ def message_cost(first: Run, total: int, payload_at: int) -> int:
 class Assembly:
     """One message on its way in; ``fds`` of its first frame are owned by whoever owns this."""
 
-    __slots__ = ("_payload_at", "cost", "first", "frames", "headers", "missing", "total")
+    __slots__ = ("_max_pieces", "_payload_at", "cost", "first", "frames", "headers", "missing", "total")
 
     def __init__(self, first: Run, total: int, headers: bytes, payload_at: int) -> None:
         self.first = first
@@ -85,14 +89,20 @@ class Assembly:
         self.frames = [first.data]
         self.missing = total - (first.end - payload_at)
         self._payload_at = payload_at - first.start
+        self._max_pieces = MIN_PIECES + total // BYTES_A_PIECE
 
     def add(self, piece: Run) -> bool:
-        """Take the next piece; whether the message is whole. ProtocolError when it is empty or too much."""
+        """Take the next piece; whether the message is whole. ProtocolError when it is empty or there are too many."""
         size = piece.end - piece.start - PREFIX_BYTES
         if not 0 < size <= self.missing:
             raise ProtocolError(
                 f"a piece of {size} bytes came for message {self.first.correlation}, which lacks {self.missing} "
                 f"of {self.total}; pieces add up to the total"
+            )
+        if len(self.frames) > self._max_pieces:
+            raise ProtocolError(
+                f"message {self.first.correlation} of {self.total} bytes comes in more than {self._max_pieces} pieces; "
+                f"fill frames before starting the next"
             )
         self.frames.append(piece.data)
         self.missing -= size

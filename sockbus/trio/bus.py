@@ -16,7 +16,6 @@ from ..message import Message, Peer, Receipt
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..protocol.mailbox import check_capacity
-from ..protocol.outbox import Lane
 from ..transport.base import Transport
 from ..transport.channel import Channel
 from ..transport.dial import Dialing, Pause, Writable, dial
@@ -167,7 +166,8 @@ class Bus:
         sent wholly or not at all.
         """
         session, waits = self._session, self._waits
-        session.check()
+        if session.error is not None:
+            session.check()
         frame = None
         if not (fds or headers or receipt):
             frame = session.sender.plain(topic, payload)
@@ -178,13 +178,14 @@ class Bus:
             await waits.room()
         window.sent_bytes += len(frame)
         outbox = session.outbox
-        outbox.put(Lane.MESSAGES, frame)
+        outbox.put_small(frame)
         if outbox.queued_bytes >= YIELD_BYTES:
             waits.flush()
             await trio.lowlevel.checkpoint()
             waits.yielded = perf_counter()
         else:
-            waits.flush_soon()
+            if waits.writer_sleeps:
+                waits.flush_soon()
             if perf_counter() - waits.yielded > YIELD_SECONDS:
                 await trio.lowlevel.checkpoint()
                 waits.yielded = perf_counter()
@@ -255,7 +256,7 @@ class Bus:
         session, waits = self._session, self._waits
         session.check()
         outgoing = session.sender.request(topic, payload, fds, headers)
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
+        with trio.CancelScope(deadline=trio.current_time() + (float("inf") if timeout is None else timeout)):
             await waits.send(outgoing)
             # Nothing awaits between sending and this, so that a cancelled request is always taken back.
             pending = session.await_reply(outgoing, topic)

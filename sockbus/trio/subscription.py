@@ -28,6 +28,7 @@ class Subscription:
     ) -> None:
         self._waits = waits
         self._session = waits.session
+        self._orders = waits.session.orders
         self._pattern = pattern
         self._group = group
         self._capacity = (capacity, capacity_bytes)
@@ -72,6 +73,14 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Message:
+        waits = self._waits
+        if perf_counter() - waits.yielded < YIELD_SECONDS:
+            # What is there already costs no more than this.
+            message = self._mailbox.take()
+            if message is not None:
+                if self._orders.urgent:
+                    waits.flush()
+                return message
         message = await self._next()
         if message is None:
             raise StopAsyncIteration
@@ -87,12 +96,10 @@ class Subscription:
     async def _next(self) -> Message | None:
         waits = self._waits
         # Before taking, never after: a cancellation that came after would lose the message.
-        if perf_counter() - waits.yielded > YIELD_SECONDS:
-            await waits.let_others_run()
+        await waits.let_others_run()
         while True:
             message = self._mailbox.take()
-            if self._session.orders.urgent:
-                waits.flush()
+            waits.flush_urgent()
             if message is not None or self._left:
                 return message
             self._session.check()

@@ -41,6 +41,8 @@ class Waits:
         self.session.room = self._wake_room
         #: when a task of this bus last let others run
         self.yielded = 0.0
+        #: whether ``flush_soon`` has something to do
+        self.writer_sleeps = False
         self._room = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
         self._ticker = trio.lowlevel.ParkingLot()
@@ -103,7 +105,9 @@ class Waits:
                 await trio.sleep(LATER_SECONDS)
                 channel.unblock()
             else:
+                self.writer_sleeps = True
                 await self._writer.park()
+                self.writer_sleeps = False
                 channel.flush()
 
     async def _tick(self) -> None:
@@ -125,7 +129,8 @@ class Waits:
 
     def flush_soon(self) -> None:
         """Send what is queued at the scheduler's next pass, together with what is queued until then."""
-        if self._writer:
+        if self.writer_sleeps:
+            self.writer_sleeps = False
             self._writer.unpark_all()
 
     def flush_urgent(self) -> None:

@@ -217,6 +217,7 @@ def test_what_is_not_alike_ends_a_run(other: Sent) -> None:
 def test_run_and_a_frame_in_front_fit_into_one_record(sizes: list[int], counts: list[int]) -> None:
     data = b"".join(Sent(topic=b"a", payload=bytes(size - 27)).data for size in sizes)
     found = received(data)
+    assert MAX_RUN + 64 == 65_536
     assert [run.count for run in found] == counts
     assert b"".join(run.data for run in found) == data
     assert all(len(run.data) <= MAX_RUN for run in found if run.count > 1)
@@ -320,6 +321,15 @@ def test_group_of_an_unfinished_plain_frame_is_for_no_later_one(cut: int, files:
             (late.data[5:], []),
         ):
             receive(inbox, data, fds, [])
+    inbox.close()
+
+
+@pytest.mark.parametrize("size", [10, 27])
+def test_unfinished_frame_gets_one_group(size: int, files: list[int]) -> None:
+    inbox = Inbox(carries_fds=True)
+    receive(inbox, WITH_FD.data[:size], [os.dup(files[0])], [])
+    with pytest.raises(SockbusError, match=r"file descriptors came that no frame declares"):
+        receive(inbox, WITH_FD.data[size : size + 1], [os.dup(files[1])], [])
     inbox.close()
 
 

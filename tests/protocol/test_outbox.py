@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.fd import SharedFds, closing_settled
@@ -16,7 +16,7 @@ from sockbus.protocol.inbox import Inbox
 from sockbus.protocol.outbox import Batch, Lane, Outbox
 
 CONTROL, MESSAGES, CALLS = Lane.CONTROL, Lane.MESSAGES, Lane.CALLS
-LAST = "last"
+LAST, SMALL = "last", "small"
 RECORD = 65_536
 
 
@@ -91,6 +91,10 @@ class Model:
         number = len(self.sizes)
         self.sizes[number] = size
         self.queued_bytes += size
+        if where == SMALL:
+            self.lanes[MESSAGES].append(number)
+            self.outbox.put_small(frame(number, size))
+            return
         if not isinstance(where, Lane):
             self.last.append((number, set(itertools.chain(*self.lanes.values()))))
             self.outbox.put_last(frame(number, size))
@@ -156,7 +160,10 @@ sizes = st.sampled_from([26, 27, 100, 4000, 4095, 4096, 4097, 5000, 30_000, 65_5
 shares = st.sampled_from([0.0, 0.001, 0.5, 0.999, 1.0, 1.0, 1.0])
 operations = st.lists(
     st.tuples(
-        st.just("put"), st.sampled_from([*Lane, MESSAGES, CALLS, LAST]), sizes, st.sampled_from([True, False, False])
+        st.just("put"),
+        st.sampled_from([*Lane, MESSAGES, CALLS, LAST, SMALL, SMALL]),
+        sizes,
+        st.sampled_from([True, False, False]),
     )
     | st.tuples(st.just("send"), shares)
     | st.tuples(st.just("compose")),
@@ -164,6 +171,7 @@ operations = st.lists(
 )
 
 
+@settings(max_examples=500)
 @given(st.booleans(), operations, st.booleans())
 def test_outbox_does_what_the_model_says(records: bool, steps: list[tuple[object, ...]], closes: bool) -> None:
     model = Model(records)
@@ -230,13 +238,23 @@ def test_both_lanes_take_turns_while_both_are_full() -> None:
     assert calls == [False, True] * 8
 
 
-def test_small_frames_share_a_batch() -> None:
-    outbox = Outbox(records=True)
-    for number in range(1000):
-        outbox.put(MESSAGES, frame(number, 60))
+def put_small(outbox: Outbox, data: bytes) -> None:
+    outbox.put_small(data)
+
+
+def put(outbox: Outbox, data: bytes) -> None:
+    outbox.put(MESSAGES, data)
+
+
+@pytest.mark.parametrize("records", [True, False])
+@pytest.mark.parametrize("way", [put, put_small])
+def test_small_frames_share_batches(way: Callable[[Outbox, bytes], None], records: bool) -> None:
+    outbox = Outbox(records=records)
+    for number in range(1500):
+        way(outbox, frame(number, 60))
     batches = list(drain(outbox))
-    assert [len(data) for data in batches] == [60_000]
-    assert numbers_in(batches[0]) == list(range(1000))
+    assert [len(data) for data in batches] == ([65_520, 24_480] if records else [90_000])
+    assert numbers_in(b"".join(batches)) == list(range(1500))
 
 
 @pytest.mark.parametrize("sizes_", [[RECORD, 26], [26, RECORD], [40_000, 40_000, 20_000], [65_000, 500, 37, 10_000]])
@@ -336,13 +354,14 @@ def test_last_frame_of_an_empty_outbox_leaves_at_once() -> None:
 
 
 @pytest.mark.parametrize("records", [True, False])
-def test_frame_with_fds_is_alone_in_its_batch(records: bool, fds: Fds) -> None:
+@pytest.mark.parametrize("way", [put, put_small])
+def test_frame_with_fds_is_alone_in_its_batch(way: Callable[[Outbox, bytes], None], records: bool, fds: Fds) -> None:
     outbox = Outbox(records=records)
     for number in range(6):
         if number % 3 == 1:
             outbox.put(MESSAGES, frame(number, fds=2), fds.make(number, 2))
         else:
-            outbox.put(MESSAGES, frame(number))
+            way(outbox, frame(number))
     seen = []
     while (batch := outbox.batch()) is not None:
         seen.append((numbers_in(bytes_of(batch)), len(batch.fds.fds) if batch.fds is not None else 0))
@@ -411,7 +430,8 @@ def test_closed_outbox_keeps_nothing_that_is_put(fds: Fds) -> None:
     outbox.close()
     outbox.put(MESSAGES, frame(0))
     outbox.put(MESSAGES, frame(1, fds=1), fds.make(1))
-    outbox.put_last(frame(2))
+    outbox.put_small(frame(2))
+    outbox.put_last(frame(3))
     assert fds.released == [1]
     assert (outbox.queued_bytes, outbox.batch()) == (0, None)
 

@@ -57,9 +57,7 @@ def test_match_is_what_the_naive_matcher_finds_in_order(
 ) -> None:
     standing = list(enumerate(given_patterns))
     index = filled(*((pattern, value) for value, pattern in standing))
-    for value, pattern in data.draw(
-        st.lists(st.sampled_from(standing), unique=True) if standing else st.just([])
-    ):
+    for value, pattern in data.draw(st.lists(st.sampled_from(standing), unique=True) if standing else st.just([])):
         index.remove(pattern, value)
         standing.remove((value, pattern))
     assert len(index) == len(standing)
@@ -100,9 +98,7 @@ def test_value_that_is_there_is_not_added_again() -> None:
     assert len(index) == 1
 
 
-@pytest.mark.parametrize(
-    ("pattern", "value"), [("a", 2), ("b", 1), ("a.b", 1), ("a.b.c.d", 1), ("*", 1), (">", 1)]
-)
+@pytest.mark.parametrize(("pattern", "value"), [("a", 2), ("b", 1), ("a.b", 1), ("a.b.c.d", 1), ("*", 1), (">", 1)])
 def test_value_that_is_not_there_is_not_removed(pattern: str, value: int) -> None:
     index = filled(("a", 1), ("a.b.c", 3))
     with pytest.raises(KeyError, match="is not under"):
@@ -125,9 +121,7 @@ def test_empty_branch_is_pruned_up_to_the_next_value() -> None:
 def test_match_asks_each_node_at_most_once_whatever_the_wildcards() -> None:
     # Each token is a wildcard as likely as not: a search that went back and tried again would do so at each.
     rng = random.Random(1)
-    all_patterns = {
-        ".".join([*rng.choices("a*", k=MAX_TOKENS - 1), last]) for last in "a*>b" for _ in range(100)
-    }
+    all_patterns = {".".join([*rng.choices("a*", k=MAX_TOKENS - 1), last]) for last in "a*>b" for _ in range(100)}
     index = filled(*((pattern, value) for value, pattern in enumerate(sorted(all_patterns))))
     counters = count_lookups(index)
     topic = ".".join(["a"] * MAX_TOKENS)
