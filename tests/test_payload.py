@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sockbus.payload
@@ -70,6 +70,7 @@ def test_payload_is_plain_msgpack(payload: object, data: str) -> None:
     assert encode_payload(payload).hex() == data
 
 
+@settings(deadline=None)
 @given(payloads)
 def test_payload_comes_out_as_it_went_in(payload: object) -> None:
     assert decode_payload(encode_payload(payload)) == payload
@@ -122,6 +123,7 @@ def test_what_is_not_msgpack_is_a_payload_error(data: bytes) -> None:
         decode_payload(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_value_or_a_payload_error(data: bytes) -> None:
     try:
@@ -157,6 +159,7 @@ def test_packer_with_a_large_buffer_is_not_kept() -> None:
 # Headers
 
 
+@settings(deadline=None)
 @given(headers_of_any_kind)
 def test_headers_come_out_as_they_went_in(headers: dict[str, Any]) -> None:
     data = encode_headers(headers, **PLENTY)
@@ -253,6 +256,7 @@ def test_hostile_headers_are_a_payload_error(data: bytes) -> None:
         decode_headers(data, 32)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | headers_of_any_kind.map(msgpack.packb).map(lambda data: data[:-1]))
 def test_any_bytes_are_headers_or_a_payload_error(data: bytes) -> None:
     try:

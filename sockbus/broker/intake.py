@@ -30,7 +30,7 @@ class Intake:
         self.size_fds = size_fds
         self.received_bytes = self.received_fds = 0
         self.taken_bytes = self.taken_fds = 0
-        #: whether something was taken over since ``due`` last looked
+        #: whether something was taken over, or the window was spent, since ``due`` last looked
         self.moved = closed
         #: granted totals that the peer was told
         self.told_bytes = 0 if closed else size_bytes
@@ -55,6 +55,8 @@ class Intake:
             )
         self.received_bytes += cost
         self.received_fds += fds
+        if self.received_bytes >= self.told_bytes or self.received_fds >= self.told_fds:
+            self.moved = True
 
     def start_run(self, run: Run) -> None:
         """A run of plain messages starts, one after the other; LimitExceeded as ``start``."""
@@ -65,6 +67,9 @@ class Intake:
                 self.received_bytes = self.told_bytes
                 self.start(0, 0)
         self.received_bytes += size
+        if self.received_bytes >= self.told_bytes:
+            # The peer waits now: whatever little is free is due.
+            self.moved = True
 
     def take(self, cost: int, fds: int) -> None:
         """A message was taken over."""

@@ -187,6 +187,8 @@ class Link:
             try:
                 more = self.pump.turn(runs)
             finally:
+                # Also where nothing is sent back: what came is held, and its window may be due.
+                self.hub.touched[self] = None
                 self.hub.settle()
             if more:
                 await trio.lowlevel.checkpoint()
@@ -207,6 +209,9 @@ class Link:
         self.gone = True
         self.opened()
         self.pump.close()
+        # Before its own subscriptions drop what waits for them, and give it back to whom it is charged.
+        self.publish_intake.write_off(self.pump.held_bytes)
+        self.account.orphaned_bytes += self.publish_intake.held_bytes
         hub = self.hub
         hub.links.pop(self.number, None)
         hub.watched.pop(self, None)
@@ -217,8 +222,6 @@ class Link:
         self.inbox.close()
         for intake in (self.requests_intake, self.replies_intake):
             intake.write_off(0)
-        self.publish_intake.write_off(self.pump.held_bytes)
-        self.account.orphaned_bytes += self.publish_intake.held_bytes
         self.presence.end()
         hub.settle()
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Pump"]
 
 _PUBLISH = int(Kind.PUBLISH)
+_HEADERS = int(Flag.HEADERS)
 # Plans that a link keeps by topic; a plan of many sinks is looked up in the router instead, for a stale one would keep
 # its sinks alive.
 PLANS = 1024
@@ -241,11 +242,11 @@ class Pump:
         limits = self.hub.limits
         self._check_size(total)
         cost = at - run.start + total
-        if run.end - at == total and not headers and not run.fds:
+        if run.end - at == total and not (run.flags & _HEADERS or run.fds):
             self._intake_of(run.kind).start(cost, 0)
             finish(run, (run.data,), cost, None)
             return
-        if headers:
+        if run.flags & _HEADERS:
             if len(headers) > limits.header_bytes:
                 raise MessageTooLarge(f"headers of {len(headers)} bytes exceed header_bytes = {limits.header_bytes}")
             decode_headers(headers, limits.header_keys)

@@ -17,6 +17,7 @@ from .inbox import Run
 __all__ = ["MAX_BODY", "integer", "integers", "mapping", "nothing", "optional_text", "text", "texts"]
 
 MAX_BODY = 4096
+_NIL = b"\xc0"
 _MAX_INTEGER = (1 << 64) - 1
 
 
@@ -41,7 +42,7 @@ def _is_integer(value: object) -> bool:
 
 def nothing(run: Run) -> None:
     """A body that is nil."""
-    if _decode(run) is not None:
+    if run.body != _NIL and _decode(run) is not None:
         raise _wrong(run, "nil")
 
 

@@ -52,17 +52,24 @@ class Calls:
             raise ProtocolError("a request came without a front that says which call it is")
         (call, number), self._call = self._call, None
         topic = _text(run.topic)
+        total, headers, at = run.parts()
+        if run.end - at == total:
+            self._called(number, call, message_of(run, topic, sender, headers=headers, data=run.buffer[at : run.end]))
+            return
 
         def whole(request: Assembly) -> None:
-            service = self.services.get(number)
-            if service is None:
-                close_fds(request.first.fds)
-                return
-            message = message_of(request.first, topic, sender, headers=request.headers, data=request.payload())
-            service.queue.append((call, message))
-            self.touched[service] = None
+            data = request.payload()
+            self._called(number, call, message_of(run, topic, sender, headers=headers, data=data))
 
-        assemble(Assembly(run, *run.parts()), whole)
+        assemble(Assembly(run, total, headers, at), whole)
+
+    def _called(self, number: int, call: int, request: Message) -> None:
+        service = self.services.get(number)
+        if service is None:
+            request.close()
+            return
+        service.queue.append((call, request))
+        self.touched[service] = None
 
     def on_answer(self, run: Run) -> None:
         """A front: the next reply answers this request."""
@@ -74,18 +81,25 @@ class Calls:
         if self._answer is None:
             raise ProtocolError("a reply came without a front that says which request it answers")
         number, self._answer = self._answer, None
+        total, headers, at = run.parts()
+        if run.end - at == total:
+            self._answered(number, run, sender, headers, run.buffer[at : run.end])
+            return
 
         def whole(reply: Assembly) -> None:
-            pending = self.requests.pop(number, None)
-            if pending is None:
-                close_fds(reply.first.fds)
-            elif reply.first.flags & Flag.FAILED:
-                close_fds(reply.first.fds)
-                pending.fail(RemoteError(*_failure(reply.payload())))
-            else:
-                pending.resolve(_reply(reply, pending.topic, sender))
+            self._answered(number, run, sender, headers, reply.payload())
 
-        assemble(Assembly(run, *run.parts()), whole)
+        assemble(Assembly(run, total, headers, at), whole)
+
+    def _answered(self, number: int, run: Run, sender: Peer, headers: bytes, data: bytes) -> None:
+        pending = self.requests.pop(number, None)
+        if pending is None:
+            close_fds(run.fds)
+        elif run.flags & Flag.FAILED:
+            close_fds(run.fds)
+            pending.fail(RemoteError(*_failure(data)))
+        else:
+            pending.resolve(message_of(run, pending.topic, sender, headers=headers, data=data))
 
     def fail(self, error: SockbusError) -> bool:
         """Nothing will be answered any more; whether somebody waited."""
@@ -105,10 +119,6 @@ class Calls:
         del self.services[service.number]
         self.touched.pop(service, None)
         service.close()
-
-
-def _reply(reply: Assembly, topic: str, sender: Peer) -> Message:
-    return message_of(reply.first, topic, sender, headers=reply.headers, data=reply.payload())
 
 
 def _failure(data: bytes) -> tuple[str, str]:

@@ -208,6 +208,9 @@ class Inbox:
             return
         if fds:
             self._groups.append(tuple(fds))
+            if len(fds) > self.max_fds:
+                # Before their frame is whole, or an unfinished frame would hold 253 of them for as long as it may last.
+                raise TooManyFds(f"{len(fds)} file descriptors came at once; message_fds = {self.max_fds}")
         if self.record and len(data) > MAX_FRAME:
             raise ProtocolError(f"a record of {len(data)} bytes came; {MAX_FRAME} are allowed")
         if self._rest:
@@ -220,7 +223,9 @@ class Inbox:
             size = length + LENGTH_OFFSET
             if tag != EXT32 or ext_type != EXT_TYPE or not MIN_FRAME <= size <= self.max_frame:
                 self._refuse(tag, ext_type, size)
-            if kind != _PUBLISH or nfds or flags or correlation:
+            if (kind != _PUBLISH or nfds or flags or correlation) and (
+                nfds or flags or topic_length or kind not in ALLOWED_FLAGS
+            ):
                 self._check(kind, nfds, flags, topic_length, correlation)
             if PREFIX_BYTES + topic_length > size:
                 raise ProtocolError(f"a topic of {topic_length} bytes goes beyond its frame of {size}")

@@ -35,11 +35,21 @@ _TAG_BYTES = 5
 class Outgoing:
     """One composed message: its frames, its cost, the fds that it borrows, and the window that it will spend."""
 
-    __slots__ = ("correlation", "cost", "fds", "frames", "lane", "window")
+    __slots__ = ("_lenders", "correlation", "cost", "fds", "frames", "lane", "window")
 
-    def __init__(self, frames: list[bytes], fds: tuple[int, ...], window: Window, lane: Lane, correlation: int) -> None:
+    def __init__(
+        self,
+        frames: list[bytes],
+        fds: tuple[int, ...],
+        window: Window,
+        lane: Lane,
+        correlation: int,
+        lenders: Sequence[int | HasFileno] = (),
+    ) -> None:
         self.frames = frames
         self.fds = fds
+        # Whose fds they are: a reply's owners are often held by nothing else, and would close them while it waits.
+        self._lenders = lenders
         self.window = window
         self.lane = lane
         self.correlation = correlation
@@ -219,7 +229,7 @@ class Sender:
             fds=len(numbers),
             flags=flags,
         )
-        return Outgoing(frames, numbers, window, lane, correlation)
+        return Outgoing(frames, numbers, window, lane, correlation, lenders=fds)
 
     def _descriptors(self, fds: Sequence[int | HasFileno]) -> tuple[int, ...]:
         if not self._carries_fds:

@@ -56,6 +56,7 @@ class Session:
         #: why the session ended; None while it lives
         self.error: SockbusError | None = None
         self.room: Callable[[], None] = no_wake
+        self.request_ended: Callable[[], None] = no_wake
         #: answered when the broker has said WELCOME
         self.welcome = Pending()
         self._carries_fds = carries_fds
@@ -158,26 +159,27 @@ class Session:
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message of ``sender``, unless there is no room yet: ``room`` is called when that may have changed."""
         self.check()
-        if outgoing.window is self.sender.requests and len(self.calls.requests) >= self.limits["pending_requests"]:
-            return False
-        return self.sender.send(outgoing)
+        return not self.must_wait_for_reply(outgoing) and self.sender.send(outgoing)
+
+    def must_wait_for_reply(self, outgoing: Outgoing) -> bool:
+        """Whether a request has to wait until another has ended; ``request_ended`` is called then."""
+        return outgoing.window is self.sender.requests and len(self.calls.requests) >= self.limits["pending_requests"]
 
     def await_receipt(self, sent: Outgoing) -> Pending:
         """Who waits for the receipt of a publish."""
         return self.orders.expect(sent.correlation)
 
     def await_reply(self, sent: Outgoing, topic: str) -> Pending:
-        """Who waits for the reply to a request; ``cancel`` when nobody does any more."""
+        """Who waits for the reply to a request; ``end_request`` must follow, however the wait ends."""
         pending = self.calls.requests[sent.correlation] = Pending(topic)
         return pending
 
-    def cancel(self, request: Outgoing) -> None:
-        """Nobody waits for this reply any more."""
-        if self.calls.requests.pop(request.correlation, None) is not None:
-            if self.error is None:
-                # In the lane of the request, which it must not pass.
-                self.orders.put(Kind.CANCEL, correlation=request.correlation, lane=Lane.CALLS)
-            self.room()
+    def end_request(self, request: Outgoing) -> None:
+        """The request is over for whoever asked: it has its answer, or does not wait for it any more."""
+        if self.calls.requests.pop(request.correlation, None) is not None and self.error is None:
+            # In the lane of the request, which it must not pass.
+            self.orders.put(Kind.CANCEL, correlation=request.correlation, lane=Lane.CALLS)
+        self.request_ended()
 
     def flush(self) -> Pending:
         """Who waits until the broker has taken over everything published so far."""
@@ -204,15 +206,18 @@ class Session:
         return mailbox, self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=raw)
 
     def serve(self, pattern: str, concurrency: int) -> tuple[Service, Pending]:
-        """A service, and who waits until it is in force. InvalidTopic, PermissionDenied, LimitExceeded."""
+        """A service, and who waits until it is in force. InvalidTopic, PermissionDenied, LimitExceeded, ValueError."""
         raw = check_pattern(pattern)
+        if type(concurrency) is not int or concurrency < 1:
+            raise ValueError(f"concurrency={concurrency!r:.80} is not a whole number from 1 up")
         if is_reserved(pattern):
             raise PermissionDenied(f"pattern {pattern!r} begins with $ and belongs to the broker; serve another name")
         self.check()
         self._below("servers", len(self.calls.services))
-        service = Service(self.orders.number(), pattern, concurrency)
+        # A broker hands over at most pending_requests in any case.
+        service = Service(self.orders.number(), pattern, min(concurrency, self.limits["pending_requests"]))
         self.calls.services[service.number] = service
-        options = {"concurrency": concurrency}
+        options = {"concurrency": service.concurrency}
         return service, self.orders.ask(Kind.SERVE, service.number, options, topic=raw)
 
     def leave(self, box: Mailbox | Service) -> None:
@@ -262,7 +267,6 @@ class Session:
         pending = self.orders.take(run.correlation) or self.calls.requests.pop(run.correlation, None)
         if pending is not None:
             pending.fail(error)
-            self.room()
 
     def _on_goodbye(self, run: Run) -> None:
         self.fail(ConnectionLost(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import final
 
-from ..errors import ConnectionLost, ProtocolError, SockbusError
+from ..errors import ConnectionLost, SockbusError
 from ..protocol.session import Session
 from .base import Blocked, Transport
 from .stream import RECEIVE_BYTES
@@ -63,7 +63,7 @@ class Channel:
             session.fail(ConnectionLost(f"the connection to the broker broke: {error.strerror}; is it still running?"))
             return False
         except SockbusError as error:
-            session.fail(ProtocolError(str(error)))
+            session.fail(error)
             return False
         if session.orders.urgent:
             self.flush()

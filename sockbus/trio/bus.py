@@ -264,7 +264,7 @@ class Bus:
                 reply: Message = await waits.result(pending)
                 return reply
             finally:
-                session.cancel(outgoing)
+                session.end_request(outgoing)
                 waits.flush_urgent()
         raise RequestTimeout(topic, timeout or 0.0)
 

@@ -39,11 +39,13 @@ class Waits:
         self.channel = channel
         self.session = channel.session
         self.session.room = self._wake_room
+        self.session.request_ended = self._wake_one
         #: when a task of this bus last let others run
         self.yielded = 0.0
         #: whether ``flush_soon`` has something to do
         self.writer_sleeps = False
         self._room = trio.lowlevel.ParkingLot()
+        self._slots = trio.lowlevel.ParkingLot()
         self._writer = trio.lowlevel.ParkingLot()
         self._ticker = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
@@ -151,11 +153,20 @@ class Waits:
 
     def _wake_room(self) -> None:
         self._room.unpark_all()
+        if self.session.error is not None:
+            self._slots.unpark_all()
+
+    def _wake_one(self) -> None:
+        # One request has ended, and so one may start: all at once would look again in vain, time after time.
+        self._slots.unpark()
 
     async def send(self, outgoing: Outgoing) -> None:
         """Queue a message when there is room, and send what the socket takes. Cancelled, it was not queued."""
         while not self.session.send(outgoing):
-            await self.room()
+            if self.session.must_wait_for_reply(outgoing):
+                await self._slots.park()
+            else:
+                await self._room.park()
         self.flush()
 
     async def result(self, pending: Pending) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.errors import PayloadError
@@ -35,6 +35,7 @@ bytes_ = st.integers(0, 255)
 numbers = st.integers(0, (1 << 64) - 1)
 
 
+@settings(deadline=None)
 @given(kinds, bytes_, bytes_, numbers, numbers, st.binary(max_size=255), st.binary(max_size=300))
 def test_frame_is_laid_out_as_specified(
     kind: Kind, fds: int, flags: int, sender: int, correlation: int, topic: bytes, payload: bytes
@@ -52,6 +53,7 @@ def test_frame_is_laid_out_as_specified(
     assert msgpack.unpackb(frame) == msgpack.ExtType(83, frame[6:])
 
 
+@settings(deadline=None)
 @given(kinds, st.binary(max_size=255), numbers, numbers)
 def test_head_is_a_frame_without_payload(kind: Kind, topic: bytes, sender: int, correlation: int) -> None:
     made = head(kind, topic, sender, correlation, fds=2, flags=1)

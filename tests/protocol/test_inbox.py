@@ -62,7 +62,7 @@ class TestAnyChunkingYieldsTheSame:
         check(case, stream, (), files)
         check(case, stream, range(min(size_of(stream), 2000)), files)
 
-    @settings(max_examples=30)
+    @settings(max_examples=30, deadline=None)
     @given(data=st.data())
     def test_with_any_cuts(self, case: Case, files: list[int], data: st.DataObject) -> None:
         check(case, case.stream, data.draw(st.sets(st.integers(1, max(1, size_of(case.stream))))), files)
@@ -95,6 +95,7 @@ large = st.builds(
 streams = st.lists(runs | controls | with_fds | runs | large, max_size=8).map(lambda parts: [*itertools.chain(*parts)])
 
 
+@settings(deadline=None)
 @given(streams, st.data())
 def test_frames_come_out_as_they_went_in(files: list[int], stream: list[Sent], data: st.DataObject) -> None:
     edges = [size_of(stream[:number]) for number in range(len(stream))]
@@ -104,6 +105,7 @@ def test_frames_come_out_as_they_went_in(files: list[int], stream: list[Sent], d
     assert drive(stream, data.draw(st.sets(cut)), files=files) == (expected(stream, files), None)
 
 
+@settings(deadline=None)
 @given(streams, st.data())
 def test_records_of_whole_frames_come_out_as_they_went_in(
     files: list[int], stream: list[Sent], data: st.DataObject
@@ -124,6 +126,7 @@ def look_into(run: Run) -> None:
         assert run.start < at - len(headers) <= at <= run.end
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sets(st.integers(0, 200)), st.booleans())
 def test_garbage_is_an_error_or_unfinished(data: bytes, cuts: set[int], behind: bool) -> None:
     garbage = PLAIN.data + data if behind else data
@@ -142,6 +145,7 @@ def test_garbage_is_an_error_or_unfinished(data: bytes, cuts: set[int], behind: 
     assert len(outcomes[0][0]) >= behind
 
 
+@settings(deadline=None)
 @given(streams, st.data())
 def test_damaged_streams_raise_errors_of_sockbus_alone(
     files: list[int], stream: list[Sent], data: st.DataObject
@@ -223,6 +227,7 @@ def test_run_and_a_frame_in_front_fit_into_one_record(sizes: list[int], counts: 
     assert all(len(run.data) <= MAX_RUN for run in found if run.count > 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(-1, 25), st.integers(-100, 4000))
 def test_fit_counts_messages_while_there_is_credit(sizes: list[int], messages: int, size: int) -> None:
     frames = [Sent(topic=b"a", payload=bytes(number)).data for number in sizes]

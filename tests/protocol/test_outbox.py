@@ -171,7 +171,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.booleans(), operations, st.booleans())
 def test_outbox_does_what_the_model_says(records: bool, steps: list[tuple[object, ...]], closes: bool) -> None:
     model = Model(records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.errors import MessageTooLarge, ProtocolError
@@ -57,6 +57,7 @@ def test_frames_are_filled_before_the_next_begins(size: int, headers: bytes, siz
     assert assemble(runs(frames)).payload() == payload
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 300_000) | st.integers(ROOM - 40, ROOM + 10),
     st.binary(max_size=30),
