@@ -68,6 +68,7 @@ class Deliveries:
         front = self._front
         if run.flags or run.declared_fds:
             total, headers, at = run.parts()
+            self._topic(run.topic)  # before anything owns the fds: it may raise
             assembly = Assembly(run, total, headers, at)
             if assembly.missing:
                 assemble(assembly, lambda whole: self._put(front, whole, sender))

@@ -33,8 +33,15 @@ def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: i
     for name, value in (("capacity", capacity), ("capacity_bytes", capacity_bytes)):
         if type(value) is not int or not 1 <= value <= MAX_CAPACITY:
             raise ValueError(f"{name}={value!r} is not a whole number from 1 to {MAX_CAPACITY}")
-    if group is not None and not 0 < len(group.encode(errors="replace")) <= MAX_GROUP_BYTES:
-        raise ValueError(f"group={group!r:.80} is not a name of 1 to {MAX_GROUP_BYTES} bytes")
+    if group is not None and not _is_group(group):
+        raise ValueError(f"group={group!r:.80} is not a name of 1 to {MAX_GROUP_BYTES} bytes of UTF-8")
+
+
+def _is_group(name: object) -> bool:
+    try:
+        return isinstance(name, str) and 0 < len(name.encode()) <= MAX_GROUP_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 @final

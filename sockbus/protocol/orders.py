@@ -13,6 +13,7 @@ from ..message import Receipt
 from . import body
 from .frame import Kind, control
 from .inbox import Run
+from .mailbox import no_wake
 from .outbox import Lane, Outbox
 from .pending import Pending
 
@@ -67,9 +68,11 @@ class Orders:
     def fail(self, error: SockbusError) -> bool:
         """Nothing will be answered any more; whether somebody waited."""
         pendings, self._pendings = self._pendings, {}
+        # Of some the asker was cancelled since.
+        heard = any(pending.wake is not no_wake for pending in pendings.values())
         for pending in pendings.values():
             pending.fail(error)
-        return bool(pendings)
+        return heard
 
     def on_ok(self, run: Run) -> None:
         """Something is in force, done, or over."""

@@ -25,6 +25,11 @@ class Pending:
         self._value: Any = None
         self._error: SockbusError | None = None
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the answer is here and no error."""
+        return self.done and self._error is None
+
     def resolve(self, value: Any = None) -> None:
         """The answer is here."""
         self.done = True

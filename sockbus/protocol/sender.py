@@ -103,15 +103,15 @@ class Sender:
         self.requests.grant(window[2], window[3])
         self.replies.grant(window[4], window[5])
 
-    def plain(self, topic: str, payload: object) -> bytes | None:
-        """The frame of a publish without number, headers or fds; None when it needs ``message``."""
+    def plain(self, topic: str, payload: object) -> bytes | Outgoing:
+        """A publish without headers, fds or receipt: its frame where one is enough. Raises as ``publish``."""
         data = encode_payload(payload)
         after_tag = self._heads.get(topic)
         if after_tag is None:
             after_tag = self._new_head(topic)
         size = len(after_tag) + len(data) + _TAG_BYTES
         if size > self._plain_bytes:
-            return None
+            return self._publish(topic, data, (), None, 0)
         return _TAG_LENGTH(EXT32, size - LENGTH_OFFSET) + after_tag + data
 
     def _new_head(self, topic: str) -> bytes:
@@ -125,16 +125,21 @@ class Sender:
         self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
     ) -> Outgoing:
         """A message to publish. InvalidTopic, PayloadError, MessageTooLarge, TooManyFds, PermissionDenied."""
+        return self._publish(topic, encode_payload(payload), fds, headers, Flag.RECEIPT if receipt else 0)
+
+    def _publish(
+        self, topic: str, data: bytes, fds: Sequence[int | HasFileno], headers: Headers | None, flags: int
+    ) -> Outgoing:
         return self._message(
             Kind.PUBLISH,
             self._publishable(topic),
-            payload,
+            data,
             correlation=self._orders.number(),
             headers=headers,
             fds=fds,
             window=self.publishes,
             lane=Lane.MESSAGES,
-            flags=Flag.RECEIPT if receipt else 0,
+            flags=flags,
         )
 
     def request(self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None) -> Outgoing:
@@ -142,7 +147,7 @@ class Sender:
         return self._message(
             Kind.REQUEST,
             check_topic(topic),
-            payload,
+            encode_payload(payload),
             correlation=self._orders.number(),
             headers=headers,
             fds=fds,
@@ -163,7 +168,7 @@ class Sender:
         return self._message(
             Kind.REPLY,
             b"",
-            payload,
+            encode_payload(payload),
             correlation=call,
             headers=headers,
             fds=fds,
@@ -199,7 +204,7 @@ class Sender:
         self,
         kind: Kind,
         topic: bytes,
-        payload: object,
+        data: bytes,
         *,
         correlation: int,
         headers: Headers | None,
@@ -208,7 +213,6 @@ class Sender:
         lane: Lane,
         flags: int = 0,
     ) -> Outgoing:
-        data = encode_payload(payload)
         limit = self._limits["message_bytes"]
         if len(data) > limit:
             raise MessageTooLarge(

@@ -63,6 +63,7 @@ class Session:
         self._own_socket = own_socket
         #: the last flush, answered or not
         self.flushing: Pending | None = None
+        # Published when the last flush was asked for.
         self._flushed_bytes = 0
         #: the session ended, nobody has heard of it, and something published may not have arrived
         self.unheard = False
@@ -100,11 +101,17 @@ class Session:
         handlers = self._handlers
         try:
             for run in self.inbox.receive(data, tuple(fds)):
-                handler = handlers.get(run.kind)
-                if self.handshake.state is not State.OPEN or handler is None:
-                    self.handshake.received(Kind(run.kind))
-                if handler is not None:
+                try:
+                    handler = handlers.get(run.kind)
+                    if self.handshake.state is not State.OPEN or handler is None:
+                        self.handshake.received(Kind(run.kind))
+                    if handler is None:
+                        raise ProtocolError(f"a {Kind(run.kind).name} frame came, which only clients send")
                     handler(run)
+                except SockbusError:
+                    # Each handler raises before it hands the fds on.
+                    close_fds(run.fds)
+                    raise
                 if self.error is not None:
                     break
         except SockbusError as error:
@@ -124,6 +131,7 @@ class Session:
         """The session is over: everything that waits gets this error, and nothing is sent any more."""
         if self.error is not None:
             return
+        may_lose = self.welcome.done and not self.is_flushed
         self.error = error
         self.handshake.state = State.CLOSED
         self.inbox.close()
@@ -131,7 +139,7 @@ class Session:
         self._assemblies.close()
         heard = self.orders.fail(error)
         heard = self.calls.fail(error) or heard
-        self.unheard = not heard and self.welcome.done and self.sender.publishes.sent_bytes > self._flushed_bytes
+        self.unheard = may_lose and not heard
         if not self.welcome.done:
             self.welcome.fail(error)
         for mailbox in self.deliveries.mailboxes.values():
@@ -139,6 +147,12 @@ class Session:
         for service in self.calls.services.values():
             service.wake()
         self.room()
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the broker is known to have taken over everything published."""
+        answered = self.flushing is None or self.flushing.succeeded
+        return answered and self.sender.publishes.sent_bytes == self._flushed_bytes
 
     def check(self) -> None:
         """Raise why the session ended, if it did."""
@@ -285,14 +299,10 @@ class Session:
     def _on_message(self, run: Run) -> None:
         if run.fds:
             self._note_fds(len(run.fds))
-        try:
-            sender = self._peers.get(run.sender)
-            if sender is None:
-                raise ProtocolError(f"a message came from peer {run.sender}, who was not introduced")
-            self._message_handlers[run.kind](run, sender, self._assemblies.start)
-        except ProtocolError:
-            close_fds(run.fds)
-            raise
+        sender = self._peers.get(run.sender)
+        if sender is None:
+            raise ProtocolError(f"a message came from peer {run.sender}, who was not introduced")
+        self._message_handlers[run.kind](run, sender, self._assemblies.start)
 
     def _note_fds(self, count: int) -> None:
         self._fds_received += count

@@ -16,6 +16,7 @@ from ..message import Message, Peer, Receipt
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..protocol.mailbox import check_capacity
+from ..protocol.sender import Outgoing
 from ..transport.base import Transport
 from ..transport.channel import Channel
 from ..transport.dial import Dialing, Pause, Writable, dial
@@ -131,6 +132,7 @@ class Bus:
 
     async def _leave(self, error: BaseException | None) -> None:
         session = self._session
+        was_flushed = session.is_flushed
         try:
             if session.error is None and not is_cancelled(error):
                 if not await self._waits.leave(LEAVE_SECONDS, self.flush):
@@ -141,9 +143,10 @@ class Bus:
             elif session.unheard and error is None:
                 session.check()
         except SockbusError as failure:
-            if error is None:
+            if error is not None:
+                error.add_note(f"besides, leaving the bus failed: {failure}")
+            elif session.error is None or not was_flushed:
                 raise
-            error.add_note(f"besides, leaving the bus failed: {failure}")
         finally:
             self._waits.goodbye()
             await self._waits.close()
@@ -168,11 +171,12 @@ class Bus:
         session, waits = self._session, self._waits
         if session.error is not None:
             session.check()
-        frame = None
-        if not (fds or headers or receipt):
-            frame = session.sender.plain(topic, payload)
-        if frame is None:
-            return await self._publish_message(topic, payload, fds, headers, receipt=receipt)
+        if fds or headers or receipt:
+            outgoing = session.sender.publish(topic, payload, fds, headers, receipt=receipt)
+            return await self._publish_message(outgoing, receipt=receipt)
+        frame = session.sender.plain(topic, payload)
+        if not isinstance(frame, bytes):
+            return await self._publish_message(frame, receipt=False)
         window = session.sender.publishes
         while window.sent_bytes >= window.granted_bytes:
             await waits.room()
@@ -191,16 +195,7 @@ class Bus:
                 waits.yielded = perf_counter()
         return None
 
-    async def _publish_message(
-        self,
-        topic: str,
-        payload: object,
-        fds: Sequence[int | HasFileno],
-        headers: Headers | None,
-        *,
-        receipt: bool,
-    ) -> Receipt | None:
-        outgoing = self._session.sender.publish(topic, payload, fds, headers, receipt=receipt)
+    async def _publish_message(self, outgoing: Outgoing, *, receipt: bool) -> Receipt | None:
         await self._waits.send(outgoing)
         if receipt:
             answer: Receipt = await self._waits.result(self._session.await_receipt(outgoing))

@@ -29,7 +29,7 @@ def files() -> Iterator[list[int]]:
         os.close(fd)
 
 
-def check(case: Case, stream: list[Sent], cuts: Any, files: list[int]) -> None:
+def check_case(case: Case, stream: list[Sent], cuts: Any, files: list[int]) -> None:
     frames, code = drive(stream, cuts, files=files, **case.options)
     wanted = expected(stream, files)
     assert code == case.code
@@ -48,24 +48,24 @@ def check(case: Case, stream: list[Sent], cuts: Any, files: list[int]) -> None:
 @pytest.mark.parametrize("case", [*VALID, *FAULTS, *FAULTS_OF_FDS], ids=repr)
 class TestAnyChunkingYieldsTheSame:
     def test_whole(self, case: Case, files: list[int]) -> None:
-        check(case, case.stream, (), files)
+        check_case(case, case.stream, (), files)
 
     def test_byte_by_byte(self, case: Case, files: list[int]) -> None:
-        check(case, case.stream, range(min(size_of(case.stream), 2000)), files)
+        check_case(case, case.stream, range(min(size_of(case.stream), 2000)), files)
 
     def test_frame_by_frame(self, case: Case, files: list[int]) -> None:
-        check(case, case.stream, [size_of(case.stream[:number]) for number in range(len(case.stream))], files)
+        check_case(case, case.stream, [size_of(case.stream[:number]) for number in range(len(case.stream))], files)
 
     @pytest.mark.parametrize("behind", [PLAIN, OK])
     def test_with_a_frame_behind(self, case: Case, behind: Sent, files: list[int]) -> None:
         stream = [*case.stream, behind]
-        check(case, stream, (), files)
-        check(case, stream, range(min(size_of(stream), 2000)), files)
+        check_case(case, stream, (), files)
+        check_case(case, stream, range(min(size_of(stream), 2000)), files)
 
     @settings(max_examples=30, deadline=None)
     @given(data=st.data())
     def test_with_any_cuts(self, case: Case, files: list[int], data: st.DataObject) -> None:
-        check(case, case.stream, data.draw(st.sets(st.integers(1, max(1, size_of(case.stream))))), files)
+        check_case(case, case.stream, data.draw(st.sets(st.integers(1, max(1, size_of(case.stream))))), files)
 
 
 small = st.binary(max_size=40)
