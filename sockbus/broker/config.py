@@ -34,6 +34,7 @@ class Limit:
 
 
 MIB = 1 << 20
+MAX_DIGITS = 40
 
 LIMITS: dict[str, Limit] = {
     "message_bytes": Limit(64 * MIB, "payload bytes of one message, as the sum of its pieces"),
@@ -97,8 +98,9 @@ class Limits:
     def parse(self, text: str) -> None:
         """Set one from ``NAME=VALUE``."""
         name, equals, value = text.partition("=")
-        if not equals or not value.strip().isdecimal():
-            raise ConfigError(f"{text!r} is not NAME=VALUE with a whole number, such as message_bytes=1048576")
+        # More digits than any limit has, and thousands are too many for int().
+        if not equals or not value.strip().isdecimal() or len(value) > MAX_DIGITS:
+            raise ConfigError(f"{text!r:.80} is not NAME=VALUE with a whole number, such as message_bytes=1048576")
         self.set(name.strip(), int(value))
 
     def as_dict(self) -> dict[str, int]:
@@ -113,7 +115,6 @@ class Config:
     addresses: list[Address] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
     insecure_tcp: bool = False
-    ready_fd: int | None = None
 
     def check(self) -> None:
         """Refuse what would expose the bus by accident."""
@@ -132,7 +133,8 @@ def load(path: str) -> Config:
             values: dict[str, Any] = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError and UnicodeDecodeError are ValueErrors, and so is a number of too many digits.
         raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from error
     config = Config()
     for key, value in values.items():

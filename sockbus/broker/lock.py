@@ -1,6 +1,6 @@
 """Which broker serves a path: the one that holds the lock file, never the one whose socket lies there.
 
-A ``Claim`` is an flock(2) on ``DIR/lock`` (``PATH.lock`` for a single socket) with the holder's pid inside. The
+A ``Claim`` is an flock(2) on ``PATH.lock`` beside each of its sockets, with the holder's pid inside. The
 kernel lets go of it when the holder dies, however it dies, so a socket found by the holder of the lock is stale and
 is replaced. What is not a socket is left alone. The lock file is removed last, while still held, and whoever waited
 for it looks again.
@@ -31,16 +31,16 @@ class Claim:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._directory = address.path if address.scheme == "unix" else None
-        self._made = False
         if self._directory is not None:
             self._make_directory(self._directory)
-            self._path = os.path.join(self._directory, "lock")
-        else:
-            self._path = address.path + ".lock"
+        self._locks: list[tuple[str, int]] = []
         try:
-            self._fd = self._lock()
+            # One for each socket, so that whoever names one of them alone meets the same lock.
+            for road in address.roads():
+                path = road.path + ".lock"
+                self._locks.append((path, self._lock(path)))
         except BaseException:
-            self._remove_directory()
+            self._unlock()
             raise
 
     def clear(self, road: Address) -> None:
@@ -60,9 +60,16 @@ class Claim:
     def release(self) -> None:
         """Remove the sockets and the lock file, and let the next broker have the address."""
         for road in self.address.roads():
-            _unlink(road.path)
-        _unlink(self._path)
-        os.close(self._fd)
+            # What is not a socket was in the way, and is somebody's.
+            if _is_socket(road.path):
+                _unlink(road.path)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        for path, fd in self._locks:
+            _unlink(path)
+            os.close(fd)
+        self._locks.clear()
         self._remove_directory()
 
     def _make_directory(self, path: str) -> None:
@@ -70,7 +77,6 @@ class Claim:
             check_private_directory(path)
         try:
             os.mkdir(path, 0o700)
-            self._made = True
         except FileExistsError:
             if not os.path.isdir(path):
                 raise ConnectError(
@@ -95,10 +101,10 @@ class Claim:
                 # Somebody else's files are in it, or the next broker's.
                 return
 
-    def _lock(self) -> int:
+    def _lock(self, path: str) -> int:
         while True:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             except FileNotFoundError:
                 if self._directory is None or not os.path.isdir(os.path.dirname(self._directory) or "."):
                     raise ConnectError(
@@ -122,22 +128,45 @@ class Claim:
             except OSError as error:
                 os.close(fd)
                 raise self._cannot(error) from error
-            if self._is_current(fd):
+            if _is_current(path, fd):
+                if not _is_lock(fd):
+                    os.close(fd)
+                    raise ConnectError(
+                        f"{path} is in the way of {self.address}: it is not a broker's lock; move it, or name "
+                        f"another address"
+                    )
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
                 return fd
             # The broker before us removed the file between our open and our lock.
             os.close(fd)
 
-    def _is_current(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        except FileNotFoundError:
-            return False
-
     def _cannot(self, error: OSError) -> ConnectError | PermissionDenied:
         kind = PermissionDenied if isinstance(error, PermissionError) else ConnectError
         return kind(f"{self.address} cannot be served: {error.filename or ''}: {error.strerror}; name another address")
+
+
+def _is_current(path: str, fd: int) -> bool:
+    """Whether an open lock file is the one that lies at its path now."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_lock(fd: int) -> bool:
+    """Whether an open file is empty or holds a pid: others are somebody's, such as the lock file of a packager."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
+    content = os.pread(fd, 32, 0).strip()
+    return not content or content.isdigit()
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _unlink(path: str) -> None:

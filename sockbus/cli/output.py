@@ -1,0 +1,104 @@
+"""What people read: results on stdout, complaints on stderr, never the other way round.
+
+What a peer says must not speak to the terminal: control characters, line separators and marks that turn the direction
+of writing leave here as ``\\n`` or ``\\u001b``, spelt so that JSON text stays the same JSON. Text goes out in UTF-8
+whatever the locale is. Everything is written to the descriptors themselves and nothing is kept in a buffer: a line is
+out when the call returns, and the end of the process has nothing left to flush into a broken pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+import sys
+
+from .outcome import Failure, ReaderGone
+
+__all__ = ["complain", "describe_fd", "escaped", "open_standard_fds", "say", "write"]
+
+_STDOUT = 1
+_STDERR = 2
+# C0, DEL, C1; the line and paragraph separators; the direction marks of Unicode; what UTF-8 cannot say.
+_unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_unsafe_in_lines = re.compile(_unsafe.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_fold = re.compile(r"\s*[\r\n]\s*")
+# A peer's error text may have any length; the sentence that names it has not.
+MAX_SENTENCE = 2000
+
+
+def escaped(text: str, *, lines: bool = False) -> str:
+    """The text without anything that a terminal would obey; with ``lines``, line feeds and tabs stay."""
+    unsafe = _unsafe_in_lines if lines else _unsafe
+    return unsafe.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
+
+
+def write(data: bytes) -> None:
+    """Write a result to stdout, all of it; blocks while nobody reads. ReaderGone, Failure."""
+    if sys.stdout is None:
+        raise Failure("the result cannot be written: standard output is closed; open it, or send it to /dev/null")
+    try:
+        _write_all(_STDOUT, data)
+    except BrokenPipeError as error:
+        raise ReaderGone("the reader of standard output has gone") from error
+    except OSError as error:
+        raise Failure(f"the result cannot be written to standard output: {error.strerror}") from error
+
+
+def say(line: str) -> None:
+    """One line on stderr, control characters escaped."""
+    try:
+        _write_all(_STDERR, f"{escaped(line)}\n".encode())
+    except OSError:
+        # There is nobody left to complain to.
+        return
+
+
+def complain(sentence: str, who: str = "sockbus") -> None:
+    """One sentence on one line of stderr."""
+    line = _fold.sub(" ", sentence.strip())
+    if len(line) > MAX_SENTENCE:
+        line = f"{line[:MAX_SENTENCE]}…"
+    say(f"{who}: {line}")
+
+
+def describe_fd(fd: int) -> tuple[str, int | None]:
+    """Kind and size of an open file; the size in bytes of what has one, else None."""
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode):
+        kind = "memfd" if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:") else "file"
+        return kind, found.st_size
+    for is_kind, kind in _KINDS:
+        if is_kind(found.st_mode):
+            return kind, None
+    return "other", None
+
+
+_KINDS = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+def open_standard_fds() -> None:
+    """Put /dev/null where a standard descriptor was closed: a socket with its number would get what is printed."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            # Somebody who shares the open file made it non-blocking; that is his to undo.
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()

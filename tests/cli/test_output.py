@@ -1,0 +1,84 @@
+"""What is shown cannot speak to a terminal, and what an open file is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sockbus.cli.output import MAX_SENTENCE, complain, describe_fd, escaped
+
+CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x2028, 0x2029, 0x202E, 0x2066, 0x2069, 0xD800]
+
+
+@pytest.mark.parametrize("code", CONTROLS)
+def test_control_characters_are_escaped_as_json_would(code: int) -> None:
+    shown = escaped(f"a{chr(code)}b")
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert json.loads(f'"{shown}"') == f"a{chr(code)}b"
+
+
+@pytest.mark.parametrize("text", ["plain", "grün", "日本語\u3000です", "👩\u200d👩\u200d👧", "back\\slash", '"quoted"'])
+def test_text_without_controls_stays_as_it_is(text: str) -> None:
+    assert escaped(text) == text
+
+
+def test_line_feeds_and_tabs_may_stay_and_nothing_else() -> None:
+    assert escaped("a\n\tb\r\x1b[0m\x0b", lines=True) == "a\n\tb\\r\\u001b[0m\\u000b"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "line"),
+    [
+        ("no broker", "sockbus: no broker\n"),
+        ("two\nlines \r\n  and\n\nmore\n", "sockbus: two lines and more\n"),
+        ("\x1b[31mred\x07", "sockbus: \\u001b[31mred\\u0007\n"),
+        ("x" * 5000, f"sockbus: {'x' * MAX_SENTENCE}…\n"),
+    ],
+)
+def test_complaint_is_one_line(sentence: str, line: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    complain(sentence)
+    assert capfdbinary.readouterr() == (b"", line.encode())
+
+
+def _file(place: Path) -> int:
+    (place / "file").write_bytes(b"12345")
+    return os.open(place / "file", os.O_RDONLY)
+
+
+def _memfd(_: Path) -> int:
+    fd = os.memfd_create("some name")
+    os.write(fd, b"123")
+    return fd
+
+
+def _fifo(place: Path) -> int:
+    os.mkfifo(place / "fifo")
+    return os.open(place / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "size"),
+    [
+        (_file, "file", 5),
+        (_memfd, "memfd", 3),
+        (_fifo, "pipe", None),
+        (lambda place: os.open(place, os.O_RDONLY), "directory", None),
+        (lambda _: os.open("/dev/null", os.O_RDONLY), "device", None),
+        (lambda _: socket.socket(socket.AF_UNIX).detach(), "socket", None),
+        (lambda _: os.pidfd_open(os.getpid()), "other", None),
+    ],
+)
+def test_open_file_has_a_kind_and_perhaps_a_size(
+    make: Callable[[Path], int], kind: str, size: int | None, tmp_path: Path
+) -> None:
+    fd = make(tmp_path)
+    try:
+        assert describe_fd(fd) == (kind, size)
+    finally:
+        os.close(fd)
