@@ -1,0 +1,96 @@
+"""``python -m benchmarks``: see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+import benchmarks
+
+from . import fds, latency, throughput
+from .process import PATIENCE, BenchmarkError, end_on_signals
+from .rounds import Effort
+
+_ALL = ("seqpacket", "stream", "tcp")
+_UNIX = ("seqpacket", "stream")
+# Half of what is waited for one answer.
+MAX_SECONDS = PATIENCE / 2
+
+Measure = Callable[[Sequence[str], Sequence[str], Effort], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, {MAX_SECONDS:g} at most")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m benchmarks",
+        description=benchmarks.__doc__,
+        epilog="example: python -m benchmarks throughput --transports stream --rounds 9",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(metavar="throughput|latency|fds", required=True, parser_class=_Parser)
+    _verb(verbs, "throughput", "messages a second", throughput.measure, _ALL, throughput.CASES)
+    _verb(verbs, "latency", "sequential requests", latency.measure, _ALL, latency.CASES)
+    _verb(verbs, "fds", "messages that carry file descriptors", fds.measure, _UNIX, fds.CASES)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser],
+    name: str,
+    about: str,
+    measure: Measure,
+    transports: Sequence[str],
+    cases: Iterable[str],
+) -> None:
+    verb = verbs.add_parser(name, help=about, description=f"{name}: {about}, beside a reference")
+    verb.set_defaults(measure=measure)
+    verb.add_argument("--seconds", type=_seconds, default=0.25, metavar="S", help="of one turn (%(default)s)")
+    verb.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each side (%(default)s)")
+    verb.add_argument("--messages", type=_positive, default=0, metavar="N", help="in one turn, instead of --seconds")
+    for option, known in (("--transports", list(transports)), ("--cases", list(cases))):
+        verb.add_argument(option, nargs="+", choices=known, default=known, metavar="NAME", help=", ".join(known))
+
+
+def main() -> int:
+    """The exit code: 0 measured, 1 failed, 2 usage; 130 and 143 by SIGINT and SIGTERM."""
+    options = _parser().parse_args()
+    end_on_signals()
+    try:
+        options.measure(options.transports, options.cases, Effort(options.rounds, options.seconds, options.messages))
+    except BrokenPipeError:
+        # Whoever read the table has gone; so that the interpreter does not fail to flush it once more:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

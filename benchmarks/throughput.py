@@ -1,0 +1,110 @@
+"""Messages a second from one publisher to its subscribers, beside a bare socket pair.
+
+The promise is about 64-byte messages on one topic; the other rows are for information: topics that alternate
+defeat the runs of alike frames, four subscribers share two or more processors, and larger payloads show what
+a byte costs. The reference of a row sends messages of the same size to one receiver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import trio
+
+from sockbus.trio import connect
+
+from .process import Crew
+from .programs import answer, next_order
+from .references import message_pair
+from .report import Floor, Table
+from .rounds import Effort, compare, transfer
+
+__all__ = ["CASES", "measure"]
+
+FLOOR = Floor(0.4)
+_SUBSCRIBERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one row is about: payload bytes, topics that take turns, subscribers."""
+
+    size: int = 64
+    topics: int = 1
+    subscribers: int = 1
+
+
+CASES = {
+    "64B": Case(),
+    "64B-16-topics": Case(topics=16),
+    "64B-to-4": Case(subscribers=_SUBSCRIBERS),
+    "1KiB": Case(size=1 << 10),
+    "64KiB": Case(size=1 << 16),
+}
+
+
+def measure(transports: Sequence[str], cases: Sequence[str], effort: Effort) -> None:
+    """Print the table."""
+    table = Table(
+        "throughput: one publisher -> broker -> subscribers; reference: a bare blocking socket pair, unbatched",
+        "messages/s",
+        ("pub us/msg", "broker us", "sub us"),
+        effort,
+    )
+    most = max(CASES[name].subscribers for name in cases)
+    for transport in transports:
+        with Crew() as crew:
+            broker, place, tcp = crew.broker()
+            address = tcp if transport == "tcp" else f"{transport}:{place}/{transport}"
+            publisher = crew.start("publisher", publish, address=address)
+            subscribers = [crew.start(f"subscriber {n}", subscribe, address=address) for n in range(1, most + 1)]
+            sender, receiver = message_pair(crew, transport)
+            crew.answers(publisher, *subscribers, sender, receiver)
+            for name in cases:
+                case = CASES[name]
+                takers = subscribers[: case.subscribers]
+                bus = transfer(crew, publisher, takers, (broker,), size=case.size, topics=case.topics)
+                bare = transfer(crew, sender, (receiver,), (), size=case.size)
+                promised = transport != "tcp" and case == Case()
+                table.row(transport, name, compare(bus, bare, effort), FLOOR if promised else None)
+
+
+def publish(address: str) -> None:
+    """``count`` messages of ``size`` bytes on ``topics`` topics in turn; answers when it began."""
+    trio.run(_publish, address)
+
+
+async def _publish(address: str) -> None:
+    async with connect(address) as bus:
+        answer()
+        while (order := await next_order()) is not None:
+            payload = bytes(order["size"])
+            topics = [f"benchmark.{number}" for number in range(order["topics"])]
+            started = time.monotonic()
+            for topic in islice(cycle(topics), order["count"]):
+                await bus.publish(topic, payload)
+            await bus.flush()
+            answer(started)
+
+
+def subscribe(address: str) -> None:
+    """Answers when the subscription is in force, and when the last of ``count`` messages was taken."""
+    trio.run(_subscribe, address)
+
+
+async def _subscribe(address: str) -> None:
+    async with connect(address) as bus:
+        answer()
+        while (order := await next_order()) is not None:
+            left = order["count"]
+            async with bus.subscribe("benchmark.*") as messages:
+                answer()
+                async for _ in messages:
+                    left -= 1
+                    if not left:
+                        break
+                ended = time.monotonic()
+            answer(ended)

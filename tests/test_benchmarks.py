@@ -1,0 +1,168 @@
+"""The benchmarks run, print their rows and leave nothing behind. How fast anything is, is nobody's business here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import Floor
+from benchmarks.rounds import Effort, Sample, compare, quantiles
+
+ROOT = Path(__file__).parent.parent
+UNIX = ("seqpacket", "stream")
+TURN = ("--messages", "200", "--rounds", "1")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory for temporary files; pytest's own has a name too long for sockets (unix(7): 107 bytes)."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    with start(*arguments, **environment) as process:
+        output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
+@pytest.mark.parametrize(
+    ("verb", "transports", "cases", "promised"),
+    [
+        ("throughput", (*UNIX, "tcp"), ("64B", "64B-16-topics", "64B-to-4", "1KiB", "64KiB"), ("64B",)),
+        ("latency", (*UNIX, "tcp"), ("plain", "async", "pub-sub"), ("plain", "async")),
+        ("fds", UNIX, ("1-fd",), ()),
+    ],
+)
+def test_benchmark_prints_a_row_for_each_transport_and_case(
+    verb: str, transports: tuple[str, ...], cases: tuple[str, ...], promised: tuple[str, ...], place: Path
+) -> None:
+    code, output, errors = run(verb, *TURN, TMPDIR=str(place))
+    assert (code, errors) == (0, "")
+    rows = [line.split() for line in output.splitlines()[4:]]
+    assert [row[:2] for row in rows] == [[transport, case] for transport in transports for case in cases]
+    for transport, case, value, reference, ratio, *_ in rows:
+        numbers = [float(text.replace(",", "")) for text in (value, reference, ratio)]
+        assert all(number >= 0 for number in numbers), (transport, case)
+    with_floor = {(row[0], row[1]) for row in rows if row[6] in ("<=", ">=")}
+    assert with_floor == {(transport, case) for transport in UNIX for case in promised}
+    assert list(place.iterdir()) == []
+
+
+def test_transports_and_cases_can_be_chosen() -> None:
+    code, output, _ = run("throughput", *TURN, "--transports", "stream", "--cases", "1KiB", "64B")
+    assert code == 0
+    assert [line.split()[:2] for line in output.splitlines()[4:]] == [["stream", "1KiB"], ["stream", "64B"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "throughput|latency|fds"),
+        (("speed",), "speed"),
+        (("fds", "--transports", "tcp"), "tcp"),
+        (("latency", "--rounds", "0"), "'0'"),
+        (("latency", "--seconds", "nan"), "'nan'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments: tuple[str, ...], named: str) -> None:
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.count("\n") == 1
+    assert named in errors
+
+
+def test_broker_that_cannot_start_is_one_line_and_exit_code_1(place: Path) -> None:
+    deep = place / ("d" * 100)
+    deep.mkdir()
+    code, _, errors = run("fds", *TURN, TMPDIR=str(deep))
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert errors.startswith("benchmarks: the broker ended with exit code 2: sockbus: ")
+    assert list(deep.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_run_and_everything_that_it_started(number: signal.Signals, code: int, place: Path) -> None:
+    arguments = ("throughput", "--seconds", "60", "--transports", "seqpacket", "--cases", "64B")
+    with start(*arguments, TMPDIR=str(place)) as process:
+        try:
+            children = wait_for_children(process, 5)
+            assert list(place.iterdir()) != []
+        finally:
+            process.send_signal(number)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (code, "")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert list(place.iterdir()) == []
+
+
+def wait_for_children(process: subprocess.Popen[str], count: int) -> list[int]:
+    """The pids of its children, once there are so many: broker, publisher, subscriber, and two of the reference."""
+    listing = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
+        children = [int(pid) for pid in listing.read_text().split()]
+        if len(children) >= count:
+            return children
+    raise AssertionError(f"it ended with exit code {process.returncode}")
+
+
+def test_comparison_takes_turns_and_the_median_of_the_rounds() -> None:
+    turns: list[tuple[str, int]] = []
+
+    def side(name: str, values: list[float]) -> Sample:
+        turns.append((name, len(values)))
+        value = values.pop(0)
+        return Sample(1.0, value, (value * 2,))
+
+    ours, theirs = [10.0, 40.0, 30.0], [10.0, 20.0, 10.0]
+    found = compare(lambda _: side("bus", ours), lambda _: side("bare", theirs), Effort(3, 0.0, 7))
+    assert [name for name, _ in turns] == ["bus", "bare", "bare", "bus", "bus", "bare"]
+    assert (found.bus.value, found.bus.others, found.reference.value) == (30.0, (60.0,), 10.0)
+    assert found.ratios == (2.0, 1.0, 3.0)
+
+
+def test_turn_is_made_as_long_as_asked() -> None:
+    counts: list[int] = []
+
+    def thousand_a_second(count: int) -> Sample:
+        counts.append(count)
+        return Sample(count / 1000, 1000.0, ())
+
+    compare(thousand_a_second, thousand_a_second, Effort(1, 20.0, 0))
+    assert counts[-2:] == [20_000, 20_000]
+
+
+@pytest.mark.parametrize(
+    ("floor", "ratio", "met"),
+    [
+        (Floor(0.4), 0.39, False),
+        (Floor(0.4), 0.4, True),
+        (Floor(2.5, at_most=True), 2.5, True),
+        (Floor(2.5, at_most=True), 2.51, False),
+    ],
+)
+def test_floor_is_met_from_its_own_value_on(floor: Floor, ratio: float, met: bool) -> None:
+    assert floor.met(ratio) is met
+
+
+def test_quantiles_are_the_median_and_the_99th_of_a_hundred() -> None:
+    assert quantiles([number * 1000 for number in range(100, 0, -1)]) == (50.5, 99.0)
