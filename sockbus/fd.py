@@ -28,6 +28,8 @@ __all__ = ["Fd", "HasFileno", "SharedFds", "close_fds", "closing_settled", "desc
 
 log = logging.getLogger("sockbus.fd")
 
+# fcntl(2): memfds and files of tmpfs have seals, pipes have a size.
+_ONLY_IN_MEMORY = tuple(getattr(fcntl, name) for name in ("F_GET_SEALS", "F_GETPIPE_SZ") if hasattr(fcntl, name))
 _MAX_INT = (1 << 31) - 1
 
 
@@ -107,14 +109,18 @@ class Fd:
 class SharedFds:
     """The descriptors of one frame, closed when the last of its holders lets go.
 
-    Starts with one holder. ``released`` is called once with the number of descriptors, when they are closed.
+    Starts with one holder. ``released`` is called once with the number of descriptors, when they are closed. ``own``:
+    they are duplicates of this program's, and no thread is needed to close them.
     """
 
-    __slots__ = ("_holders", "_released", "fds")
+    __slots__ = ("_holders", "_own", "_released", "fds")
 
-    def __init__(self, fds: tuple[int, ...], released: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, fds: tuple[int, ...], released: Callable[[int], None] | None = None, *, own: bool = False
+    ) -> None:
         self.fds = fds
         self._holders = 1
+        self._own = own
         self._released = released
 
     def hold(self) -> None:
@@ -126,7 +132,11 @@ class SharedFds:
         self._holders -= 1
         if self._holders == 0:
             fds, self.fds = self.fds, ()  # their numbers soon belong to other files
-            close_fds(fds)
+            if self._own:
+                for fd in fds:
+                    close_own(fd)
+            else:
+                close_fds(fds)
             if self._released is not None:
                 self._released(len(fds))
 
@@ -266,12 +276,28 @@ os.register_at_fork(after_in_child=_forget_threads)
 
 
 def close_fds(fds: Iterable[int]) -> None:
-    """Close descriptors of foreign origin in another thread, soon; never blocks."""
-    fds = tuple(fds)
+    """Close descriptors of foreign origin, never blocking: in another thread, soon, what could make a close wait."""
+    fds = tuple(fd for fd in fds if not _closed_at_once(fd))
     # An interpreter that ends runs no thread any more: starting one, or a lock that one holds, would block it
     # for good. The end of the process closes them.
     if fds and not sys.is_finalizing():
         _closer.close(fds)
+
+
+def _closed_at_once(fd: int) -> bool:
+    """Whether this was a file in memory or a pipe, and is closed now.
+
+    Only they answer these calls, and the answer needs no file system: fstat(2) would ask one, and where that is a
+    process of the sender's (FUSE) it would be waited for. Handing one to a thread costs more than the whole message.
+    """
+    for command in _ONLY_IN_MEMORY:
+        try:
+            fcntl.fcntl(fd, command)
+        except OSError:
+            continue
+        os.close(fd)
+        return True
+    return False
 
 
 def closing_settled(timeout: float) -> bool:

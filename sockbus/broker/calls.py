@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Server", "Switchboard"]
 
+#: where requests on a topic wait; True: those with fds that not all servers can take, lest they hold up the others
+Queue = tuple[str, bool]
+
 # Seconds that a reply waits for a requester who takes nothing.
 REPLY_PATIENCE = 1.0
 
@@ -44,8 +47,8 @@ class Server:
         self.concurrency = concurrency
         self.outstanding = 0
         self.last_used = 0
-        #: topics on which requests wait that this server could take, oldest first
-        self.wanted: dict[str, None] = {}
+        #: queues of requests that this server could take, oldest first
+        self.wanted: dict[Queue, None] = {}
 
     def progress(self) -> None:
         """Room came back to its link."""
@@ -56,7 +59,7 @@ class Server:
 class Call:
     """One request, from its arrival until it ends. ``server`` is None while it waits for one."""
 
-    __slots__ = ("call_number", "cost", "ended", "fds", "frames", "link", "nfds", "number", "server", "topic")
+    __slots__ = ("call_number", "cost", "ended", "fds", "frames", "link", "nfds", "number", "queue", "server", "topic")
 
     def __init__(
         self, link: Link, number: int, topic: str, frames: Sequence[bytes], cost: int, fds: SharedFds | None
@@ -68,6 +71,7 @@ class Call:
         self.cost = cost
         self.fds = fds
         self.nfds = len(fds.fds) if fds is not None else 0
+        self.queue: Queue = (topic, False)
         self.server: Server | None = None
         self.call_number = 0
         self.ended = False
@@ -99,7 +103,7 @@ class Switchboard:
         self.router: Router[Server] = Router()
         #: topics that the broker serves itself → what gives the payload
         self.internal: dict[str, Callable[[], object]] = {}
-        self._waiting: dict[str, collections.OrderedDict[Call, None]] = {}
+        self._waiting: dict[Queue, collections.OrderedDict[Call, None]] = {}
         self._uses = 0
         self._next_internal = 2
 
@@ -109,9 +113,9 @@ class Switchboard:
         """Put a server in force, and give it what waits."""
         self.router.add(server.pattern, server)
         server.link.servers[server.number] = server
-        for topic in self._waiting:
-            if server in self.router.plan(topic).sinks:
-                server.wanted[topic] = None
+        for queue in self._waiting:
+            if server in self._servers(queue):
+                server.wanted[queue] = None
         self.feed(server)
 
     def unserve(self, servers: Sequence[Server]) -> None:
@@ -125,10 +129,15 @@ class Switchboard:
             for call in lost:
                 del link.calls[call.call_number]
                 self._end(call, ResponderLost(f"the server of {call.topic!r} went away before it replied; ask again"))
-        for topic in {topic for server in servers for topic in server.wanted}:
-            if topic in self._waiting and not self.router.plan(topic).sinks:
-                for call in list(self._waiting[topic]):
-                    self._end(call, ResponderLost(f"the last server of {topic!r} went away; ask again"))
+        for queue in {queue for server in servers for queue in server.wanted}:
+            for call in list(self._waiting.get(queue, ())):
+                if not self._servers(queue, with_fds=bool(call.nfds)):
+                    self._end(call, ResponderLost(f"the last server of {call.topic!r} went away; ask again"))
+
+    def _servers(self, queue: Queue, *, with_fds: bool = False) -> Sequence[Server]:
+        """Those that can take the requests of a queue, busy or not; with fds, those that carry them."""
+        servers = self.router.plan(queue[0]).sinks
+        return [server for server in servers if server.link.carries_fds] if with_fds or queue[1] else servers
 
     # Requests
 
@@ -138,20 +147,23 @@ class Switchboard:
         if is_reserved(call.topic):
             self._serve_internally(call)
             return
-        servers = self.router.plan(call.topic).sinks
+        servers = self._servers(call.queue)
+        if call.nfds:
+            able = self._servers(call.queue, with_fds=True)
+            call.queue = (call.topic, len(able) < len(servers))
         if not servers:
             self._end(call, NoResponders(f"nobody serves {call.topic!r}; is its server running, on this bus?"))
-        elif call.nfds and not any(server.link.carries_fds for server in servers):
+        elif call.nfds and not able:
             self._end(
                 call,
                 NoResponders(
                     f"no server of {call.topic!r} can receive file descriptors: all are on TCP; run one on UNIX"
                 ),
             )
-        elif call.topic in self._waiting or not self._dispatch(call, servers):
-            self._waiting.setdefault(call.topic, collections.OrderedDict())[call] = None
-            for server in servers:
-                server.wanted[call.topic] = None
+        elif call.queue in self._waiting or not self._dispatch(call, servers):
+            self._waiting.setdefault(call.queue, collections.OrderedDict())[call] = None
+            for server in self._servers(call.queue):
+                server.wanted[call.queue] = None
 
     def cancel(self, link: Link, number: int) -> None:
         """The requester gave up; one that has ended already is no error, for the two may cross."""
@@ -193,19 +205,24 @@ class Switchboard:
 
     def feed(self, server: Server) -> None:
         """Hand what waits to a server that has room again."""
-        for topic in list(server.wanted):
-            waiting = self._waiting.get(topic)
+        for queue in list(server.wanted):
+            waiting = self._waiting.get(queue)
             while waiting:
                 call = next(iter(waiting))
-                if not self._dispatch(call, self.router.plan(topic).sinks):
+                if not self._dispatch(call, self._servers(queue)):
                     break
                 del waiting[call]
             if waiting:
                 if server.outstanding >= server.concurrency:
                     return
             else:
-                self._waiting.pop(topic, None)
-                del server.wanted[topic]
+                self._nobody_waits(queue)
+                server.wanted.pop(queue, None)
+
+    def _nobody_waits(self, queue: Queue) -> None:
+        self._waiting.pop(queue, None)
+        for server in self._servers(queue):
+            server.wanted.pop(queue, None)
 
     def _end(self, call: Call, error: SockbusError | None) -> None:
         """The request is over without a reply: tell the requester why, unless it was he who ended it."""
@@ -214,14 +231,16 @@ class Switchboard:
         call.ended = True
         call.link.requests.pop(call.number, None)
         if call.server is None:
-            waiting = self._waiting.get(call.topic)
+            waiting = self._waiting.get(call.queue)
             if waiting is not None and call in waiting:
                 del waiting[call]
                 if not waiting:
-                    del self._waiting[call.topic]
+                    self._nobody_waits(call.queue)
             self._taken(call)
         if error is not None:
             call.link.put_error(error, call.number)
+        # A server that never answers must not keep the links of all who ever asked it.
+        del call.link
 
     # Replies
 
@@ -313,6 +332,9 @@ class Switchboard:
             self._end(
                 call, NoResponders(f"the broker serves {', '.join(self.internal)}, and nothing on {call.topic!r}")
             )
+            return
+        if not call.link.outlet.has_call_room(0):
+            self._end(call, LimitExceeded("replies wait unread on this connection; read them before asking for more"))
             return
         number = self._next_internal
         self._next_internal += 2

@@ -104,6 +104,7 @@ class Hub:
         ended: list[tuple[str, Sink]] = []
         shrunk: dict[Group, None] = {}
         for subscription in subscriptions:
+            subscription.untold = 0
             group = subscription.group
             if group is None:
                 ended.append((subscription.pattern, subscription))

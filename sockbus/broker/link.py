@@ -22,7 +22,6 @@ from ..protocol.handshake import HELLO_BYTES, peer_body
 from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
-from ..transport.stream import RECEIVE_BYTES
 from .calls import Call, Reply, Server
 from .hub import Hub
 from .intake import Intake
@@ -154,6 +153,8 @@ class Link:
                 f"no HELLO came within handshake_seconds = {self.hub.limits.handshake_seconds}; send it first"
             )
         while True:
+            if self.hub.full and self.publish_intake.received_bytes:
+                await self.hub.ease()
             await trio.lowlevel.wait_readable(self.transport.sock)
             counters.turns += 1
             for _ in range(TURN_READS):
@@ -163,11 +164,9 @@ class Link:
                     break
                 if not await self._turn(came):
                     return
-                if not came[1] and len(came[0]) < RECEIVE_BYTES and not self.transport.records:
-                    # A short read of a stream has emptied it; one with descriptors stops short behind them.
+                if len(came[0]) < self.transport.full_receive and not came[1]:
+                    # One with descriptors stops short behind them.
                     break
-                if self.hub.full and self.publish_intake.received_bytes:
-                    await self.hub.ease()
 
     async def _turn(self, came: tuple[bytes, tuple[int, ...]] | None) -> bool:
         """Work through what one receive brought; whether more can come."""
@@ -192,6 +191,8 @@ class Link:
                 self.hub.settle()
             if more:
                 await trio.lowlevel.checkpoint()
+            if self.outlet.is_behind:
+                await self.outlet.caught_up()
         if self.inbox.unfinished_bytes:
             self.progress_at = self.hub.now()
         return not self.pump.is_closed
@@ -275,10 +276,10 @@ class Link:
         """The end of one thing that this peer started."""
         self.put_control(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=correlation))
 
-    def put_front(self, front: bytes) -> None:
-        """A front without messages."""
+    def put_front(self, front: bytes, lost: int) -> None:
+        """A front without messages, for what was lost."""
         self.outlet.put(Lane.MESSAGES, front)
-        self.hub.counters.lost += 1
+        self.hub.counters.lost += lost
         self.hub.touched[self] = None
 
     def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:

@@ -28,6 +28,9 @@ log = logging.getLogger("sockbus.broker")
 
 # Sends in one flush before others run; the writer goes on.
 FLUSH_SENDS = 16
+# Bytes of answers and the like that may wait for a peer. One that takes none of them is not read meanwhile, for each of
+# its frames could be one more: an ERROR is longer than the request that nobody serves.
+ANSWER_BYTES = 1 << 20
 # Receives of what a peer goes on sending after it was sent away.
 LAST_READS = 64
 # Seconds until a send is tried again that met a limit of the kernel's (ETOOMANYREFS): readiness does not show it.
@@ -60,7 +63,7 @@ class Outlet:
         self._broke = broke
         self._starved: dict[Starved, None] = {}
         self._is_writing = False
-        self._flushed = trio.lowlevel.ParkingLot()
+        self._moved = trio.lowlevel.ParkingLot()
 
     # Room
 
@@ -75,6 +78,16 @@ class Outlet:
         if fds and not self._has_room_for_fds():
             return False
         return self.outbox.lane_bytes(Lane.CALLS) < self._hub.limits.call_window_bytes
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many answers wait for this peer that it is not to be read before it has taken some."""
+        return self.outbox.lane_bytes(Lane.CONTROL) >= ANSWER_BYTES
+
+    async def caught_up(self) -> None:
+        """Wait until the peer has taken some of its answers, or never will."""
+        while self.is_behind:
+            await self._moved.park()
 
     def _has_room_for_fds(self) -> bool:
         return self.fds_sent - self.fds_acknowledged < self._hub.limits.link_fds
@@ -122,7 +135,7 @@ class Outlet:
     async def flushed(self) -> None:
         """Wait until everything queued has left, or can leave no more."""
         while self.outbox.queued_bytes and not self.is_broken:
-            await self._flushed.park()
+            await self._moved.park()
 
     async def last_word(self, frame: bytes) -> None:
         """Send this instead of all that is queued, as far as the peer listens, and let it be read before the end."""
@@ -149,7 +162,7 @@ class Outlet:
         self.is_broken = True
         self._starved.clear()
         self.outbox.close()
-        self._flushed.unpark_all()
+        self._moved.unpark_all()
 
     def _send_batches(self) -> Blocked | None:
         outbox = self.outbox
@@ -180,6 +193,7 @@ class Outlet:
                     await trio.lowlevel.wait_writable(self._transport.sock)
                 self._hub.counters.turns += 1
                 blocked = self._send_batches()
+                self._moved.unpark_all()
                 self.feed()
                 self._hub.settle()
         except trio.ClosedResourceError:
@@ -190,4 +204,4 @@ class Outlet:
             self._broke(ProtocolError("the broker met a fault of its own; see its log"))
         finally:
             self._is_writing = False
-            self._flushed.unpark_all()
+            self._moved.unpark_all()

@@ -17,7 +17,7 @@ from ..payload import decode_headers
 from ..protocol import body
 from ..protocol.frame import MAX_FRAME, Flag, Kind, control
 from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
-from ..protocol.inbox import Run
+from ..protocol.inbox import MAX_RUN, Run
 from ..protocol.pieces import Assembly
 from ..routing.router import Plan
 from ..topic import is_reserved, parse_topic
@@ -64,10 +64,13 @@ class Pump:
         self._checks_small = link.hub.limits.message_bytes < MAX_FRAME
         self._plans: dict[bytes, Plan[Sink]] = {}
         self._held: dict[Parcel, None] = {}
+        # What the unanswered flush waits for: parcels, and a publish of which pieces are to come.
         self._barrier: set[Parcel] = set()
-        self._flush = 0
+        self._flush = self._flush_awaits = 0
         self._assemblies: dict[int, tuple[Assembly, SharedFds | None, Finish]] = {}
         self._publishing = 0
+        self._gathered: Run | None = None
+        self._gathered_sinks: tuple[Sink, ...] = ()
         #: when the last piece came
         self.piece_at = 0.0
         self._clerk = Clerk(link)
@@ -98,24 +101,27 @@ class Pump:
     def turn(self, runs: Iterator[Run]) -> bool:
         """Work through runs until they or ``TURN_SECONDS`` end; whether time ended. SockbusError on a violation."""
         end = perf_counter() + TURN_SECONDS
-        for run in runs:
-            if run.sender != self._sender:
-                close_fds(run.fds)
-                raise ProtocolError(f"a frame names peer {run.sender} as its sender; this is peer {self._sender}")
-            if run.kind == _PUBLISH and not (run.flags or run.declared_fds or run.correlation) and not self._publishing:
-                if self.handshake.state is not State.OPEN:
-                    self.handshake.received(Kind.PUBLISH)
-                self._publish_run(run)
-            else:
-                try:
-                    self._dispatch(run)
-                except BaseException:
+        try:
+            for run in runs:
+                if run.sender != self._sender:
                     close_fds(run.fds)
-                    raise
-                if self.handshake.state is State.CLOSED:
-                    return False
-            if perf_counter() > end:
-                return True
+                    raise ProtocolError(f"a frame names peer {run.sender} as its sender; this is peer {self._sender}")
+                if run.kind == _PUBLISH and not (run.flags or run.declared_fds or run.correlation or self._publishing):
+                    self._publish_run(run)
+                else:
+                    self._publish_gathered()
+                    try:
+                        self._dispatch(run)
+                    except BaseException:
+                        close_fds(run.fds)
+                        raise
+                    if self.handshake.state is State.CLOSED:
+                        return False
+                if perf_counter() > end:
+                    return True
+        finally:
+            # Also what came before a violation.
+            self._publish_gathered()
         if self._assemblies or self.link.inbox.unfinished_bytes:
             self.hub.watched[self.link] = None
         return False
@@ -146,8 +152,7 @@ class Pump:
             self.link.put_control(control(Kind.RECEIPT, counts, correlation=tally.number))
         if self._barrier:
             self._barrier.discard(parcel)
-            if not self._barrier:
-                self._flushed()
+            self._check_flushed()
 
     def _dispatch(self, run: Run) -> None:
         handler = self._handlers.get(run.kind)
@@ -161,6 +166,9 @@ class Pump:
     # Messages
 
     def _publish_run(self, run: Run) -> None:
+        """Take a run of plain publishes, and gather it with its neighbours whose plans have the same sinks."""
+        if self.handshake.state is not State.OPEN:
+            self.handshake.received(Kind.PUBLISH)
         plan = self._plans.get(run.topic)
         if plan is None or plan.stale:
             plan = self._plan(run.topic)
@@ -169,13 +177,32 @@ class Pump:
                 self._check_size(size)
         self._intake.start_run(run)
         self.hub.counters.messages_in += run.count
-        self._offer(plan, Parcel(self.link, (run.data,), run.count, run.end - run.start))
+        gathered = self._gathered
+        if gathered is not None:
+            sinks = self._gathered_sinks
+            if (
+                run.start == gathered.end
+                and run.buffer is gathered.buffer
+                and run.end - gathered.start <= MAX_RUN
+                and (plan.sinks is sinks or (len(sinks) <= PLANNED_SINKS and plan.sinks == sinks))
+            ):
+                gathered.end = run.end
+                gathered.count += run.count
+                return
+            self._publish_gathered()
+        self._gathered, self._gathered_sinks = run, plan.sinks
 
-    def _offer(self, plan: Plan[Sink], parcel: Parcel) -> None:
+    def _publish_gathered(self) -> None:
+        run, self._gathered = self._gathered, None
+        if run is not None:
+            parcel = Parcel(self.link, (run.data,), run.count, run.end - run.start)
+            self._offer(self._gathered_sinks, parcel)
+
+    def _offer(self, sinks: tuple[Sink, ...], parcel: Parcel) -> None:
         self.link.presence.keep()
         # One hold of its own, so that it is not done before every sink has seen it.
         parcel.pending = 1
-        for sink in plan.sinks:
+        for sink in sinks:
             sink.offer(parcel)
         parcel.finish()
         if parcel.pending:
@@ -210,12 +237,20 @@ class Pump:
         plan = self._plan(first.topic)
         tally = Tally(first.correlation, len(plan.sinks)) if first.flags & Flag.RECEIPT else None
         self.hub.counters.messages_in += 1
-        self._offer(plan, Parcel(self.link, frames, 1, cost, shared, tally))
+        parcel = Parcel(self.link, frames, 1, cost, shared, tally)
+        self._offer(plan.sinks, parcel)
+        if self._flush_awaits:
+            # No publish comes between the pieces of another, so it is this one.
+            self._flush_awaits = 0
+            if parcel.pending:
+                self._barrier.add(parcel)
+            self._check_flushed()
 
     def _on_request(self, run: Run) -> None:
         self._clerk.check_number(run.correlation)
         limit = self.hub.limits.pending_requests
-        if len(self.link.requests) >= limit:
+        # What comes in pieces counts from its first frame on, or there would be any number of them.
+        if len(self.link.requests) + len(self._assemblies) >= limit and self._pending_requests() >= limit:
             raise LimitExceeded(
                 f"{limit} requests are unanswered, as many as pending_requests allows; wait for replies"
             )
@@ -228,6 +263,10 @@ class Pump:
         self.hub.counters.requests += 1
         call = Call(self.link, first.correlation, first.topic.decode(), frames, cost, shared)
         self.hub.switchboard.submit(call)
+
+    def _pending_requests(self) -> int:
+        started = sum(assembly.first.kind == Kind.REQUEST for assembly, _, _ in self._assemblies.values())
+        return len(self.link.requests) + started
 
     def _on_reply(self, run: Run) -> None:
         self.hub.switchboard.check_reply(self.link, run.correlation)
@@ -314,9 +353,11 @@ class Pump:
             raise LimitExceeded(f"flush {self._flush} is not answered yet; one may be outstanding")
         self._flush = run.correlation
         self._barrier = set(self._held)
-        if not self._barrier:
-            self._flushed()
+        self._flush_awaits = self._publishing
+        self._check_flushed()
 
-    def _flushed(self) -> None:
+    def _check_flushed(self) -> None:
+        if self._barrier or self._flush_awaits:
+            return
         number, self._flush = self._flush, 0
         self.link.put_control(control(Kind.OK, correlation=number))

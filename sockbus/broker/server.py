@@ -145,9 +145,10 @@ class Server:
         try:
             while True:
                 await trio.lowlevel.wait_readable(listener.sock)
+                # Only here is it known that somebody waits, for whom others may have to make way.
+                await self._wait_for_porch(porch)
                 for _ in range(ACCEPTS):
                     if porch.is_full:
-                        await self._wait_for_porch(porch)
                         break
                     try:
                         transport = listener.accept()

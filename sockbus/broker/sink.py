@@ -8,20 +8,19 @@ here is ever dropped but by the end of the sink.
 from __future__ import annotations
 
 import collections
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from ..fd import SharedFds
-from ..protocol.frame import Kind, encode
+from ..protocol.frame import DELIVER_COUNTS, Kind, encode
 from ..protocol.inbox import fit
 from .parcel import Parcel
 
-__all__ = ["Group", "Sink", "Subscription"]
+if TYPE_CHECKING:
+    from .outlet import Starved
 
-# The body of DELIVER, [count, lost], in a fixed width: msgpack allows the longer form of a small integer.
-_COUNTS = struct.Struct(">BBIBI")
+__all__ = ["Group", "Sink", "Subscription"]
 
 
 class Receiver(Protocol):
@@ -30,8 +29,8 @@ class Receiver(Protocol):
     carries_fds: bool
 
     def has_room(self, fds: int) -> bool: ...
-    def starve(self, sink: Sink) -> None: ...
-    def put_front(self, front: bytes) -> None: ...
+    def starve(self, waiting: Starved) -> None: ...
+    def put_front(self, front: bytes, lost: int) -> None: ...
     def deliver(
         self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int
     ) -> None: ...
@@ -105,7 +104,7 @@ class Subscription(Sink):
 
     __slots__ = (
         "_front", "bytes", "capacity_bytes", "capacity_fds", "capacity_messages", "fds", "group", "last_used", "link",
-        "lost", "messages", "number", "pattern", "strip",
+        "lost", "messages", "number", "pattern", "strip", "untold",
     )  # fmt: skip
 
     def __init__(self, link: Receiver, number: int, pattern: str, credit: tuple[int, int, int], *, strip: bool) -> None:
@@ -119,9 +118,13 @@ class Subscription(Sink):
         self.messages, self.bytes, self.fds = credit
         #: messages that could not be delivered here, so far
         self.lost = 0
+        #: of these, what the subscriber was not told of yet
+        self.untold = 0
         #: when its group last gave it something
         self.last_used = 0
-        self._front = encode(Kind.DELIVER, correlation=number, payload=bytes(_COUNTS.size))[: -_COUNTS.size]
+        self._front = encode(Kind.DELIVER, correlation=number, payload=bytes(DELIVER_COUNTS.size))[
+            : -DELIVER_COUNTS.size
+        ]
 
     @property
     def outstanding(self) -> int:
@@ -141,7 +144,7 @@ class Subscription(Sink):
 
     def front(self, count: int, lost: int) -> bytes:
         """The frame that says whose the next ``count`` publishes are."""
-        return self._front + _COUNTS.pack(0x92, 0xCE, count, 0xCE, lost)
+        return self._front + DELIVER_COUNTS.pack(0x92, 0xCE, count, 0xCE, lost)
 
     def carries(self, parcel: Parcel) -> bool:
         """Whether a message with descriptors can be delivered here, with or without them."""
@@ -170,13 +173,23 @@ class Subscription(Sink):
         self.messages -= taken
         self.bytes -= cost
         self.fds -= nfds
+        if self.untold:
+            self.tell_lost()
         self.link.deliver(self.front(taken, 0), parcel, frames, parcel.fds if nfds else None, taken)
         return taken, after
 
     def lose(self) -> None:
-        """A message cannot be delivered here: the subscriber is told at once, with or without another message."""
+        """A message cannot be delivered here: the subscriber is told once there is room, with a message or not."""
         self.lost += 1
-        self.link.put_front(self.front(0, 1))
+        self.untold += 1
+        if self.untold == 1:
+            _Notice(self).progress()
+
+    def tell_lost(self) -> None:
+        """A front of its own for what was lost."""
+        lost, self.untold = self.untold, 0
+        if lost:
+            self.link.put_front(self.front(0, lost), lost)
 
     def _can_carry(self, parcel: Parcel) -> bool:
         return self.carries(parcel)
@@ -192,6 +205,24 @@ class Subscription(Sink):
             self.link.starve(self)
             return 0, at
         return self.take(parcel, at, left, left)
+
+
+@final
+class _Notice:
+    """Losses that a subscriber is to be told of: in one front, however many, for one that reads nothing."""
+
+    __slots__ = ("_subscription",)
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def progress(self) -> None:
+        """Tell it, if there is room, and somebody else has not."""
+        link = self._subscription.link
+        if link.has_room(0):
+            self._subscription.tell_lost()
+        else:
+            link.starve(self)
 
 
 @final

@@ -23,13 +23,12 @@ _MAX_INTEGER = (1 << 64) - 1
 
 def _decode(run: Run) -> Any:
     body = run.body
-    name = Kind(run.kind).name
     if len(body) > MAX_BODY:
-        raise ProtocolError(f"the body of a {name} frame has {len(body)} bytes; {MAX_BODY} are allowed")
+        raise ProtocolError(f"the body of a {Kind(run.kind).name} frame has {len(body)} bytes; {MAX_BODY} are allowed")
     try:
         return msgpack.unpackb(body, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise ProtocolError(f"the body of a {name} frame is not msgpack: {error}") from None
+        raise ProtocolError(f"the body of a {Kind(run.kind).name} frame is not msgpack: {error}") from None
 
 
 def _wrong(run: Run, wanted: str) -> ProtocolError:

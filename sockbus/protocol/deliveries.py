@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from ..fd import Fd, close_fds
 from ..message import Message, Peer
 from . import body
-from .frame import LENGTH_OFFSET, PREFIX_BYTES
+from .frame import DELIVER_COUNTS, LENGTH_OFFSET, PREFIX_BYTES
 from .inbox import TAG_LENGTH, Run
 from .mailbox import Mailbox
 from .pieces import Assembly
@@ -29,6 +29,16 @@ def message_of(run: Run, topic: str, sender: Peer, *, headers: bytes, data: byte
     fds = tuple(map(Fd, run.fds))
     run.fds = ()
     return Message(topic, data, sender, fds, run.declared_fds - len(fds), headers, lost)
+
+
+def _counts(run: Run) -> tuple[int, ...]:
+    """The body of DELIVER, [count, lost]: read at once in the fixed width in which this project's broker writes it."""
+    data = run.body
+    if len(data) == DELIVER_COUNTS.size:
+        array, first, count, second, lost = DELIVER_COUNTS.unpack(data)
+        if (array, first, second) == (0x92, 0xCE, 0xCE):
+            return count, lost
+    return body.integers(run, 2)
 
 
 @final
@@ -47,7 +57,7 @@ class Deliveries:
 
     def on_deliver(self, run: Run) -> None:
         """A front: so many publishes for that mailbox, so many lost before them."""
-        count, lost = body.integers(run, 2)
+        count, lost = _counts(run)
         if self._left:
             raise ProtocolError(f"a front came while {self._left} publishes of the one before were missing")
         front = self._front = self.mailboxes.get(run.correlation)

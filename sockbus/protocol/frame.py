@@ -32,6 +32,8 @@ __all__ = [
 PREFIX = struct.Struct(">BIbBBBBQQ")
 PREFIX_BYTES = PREFIX.size
 TOTAL = struct.Struct(">Q")
+#: the body of DELIVER, [count, lost], in a fixed width: msgpack allows the longer form of a small integer
+DELIVER_COUNTS = struct.Struct(">BBIBI")
 HEADER_LENGTH = struct.Struct(">H")
 EXT32 = 0xC9
 EXT_TYPE = 83

@@ -60,7 +60,7 @@ class Outgoing:
         if not self.fds:
             return None
         try:
-            return SharedFds(duplicate(self.fds))
+            return SharedFds(duplicate(self.fds), own=True)
         except OSError as error:
             raise LimitExceeded(
                 f"{len(self.fds)} file descriptors cannot be duplicated for sending: {os.strerror(error.errno or 0)}; "

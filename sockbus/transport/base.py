@@ -54,6 +54,8 @@ class Transport(ABC):
     name: str
     carries_fds: bool
     records: bool
+    #: a receive of fewer bytes than this, and no descriptors, has probably emptied the socket
+    full_receive: int
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

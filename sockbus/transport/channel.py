@@ -12,7 +12,6 @@ from typing import final
 from ..errors import ConnectionLost, SockbusError
 from ..protocol.session import Session
 from .base import Blocked, Transport
-from .stream import RECEIVE_BYTES
 
 __all__ = ["Channel"]
 
@@ -56,8 +55,8 @@ class Channel:
                 session.receive(data, fds)
                 if session.error is not None:
                     return False
-                if not fds and len(data) < RECEIVE_BYTES and not transport.records:
-                    # A short read of a stream has emptied it; one with descriptors stops short behind them.
+                if len(data) < transport.full_receive and not fds:
+                    # One with descriptors stops short behind them.
                     break
         except OSError as error:
             session.fail(ConnectionLost(f"the connection to the broker broke: {error.strerror}; is it still running?"))

@@ -22,6 +22,8 @@ class SeqpacketTransport(Transport):
     name = "seqpacket"
     carries_fds = True
     records = True
+    # Who has much to send sends large records; a look for another one after a small one is mostly in vain (EAGAIN).
+    full_receive = MAX_FRAME // 2
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

@@ -23,6 +23,7 @@ class StreamTransport(Transport):
     name = "stream"
     carries_fds = True
     records = False
+    full_receive = RECEIVE_BYTES
 
     def receive(self) -> tuple[bytes, tuple[int, ...]] | None:
         return receive_with_fds(self.sock, RECEIVE_BYTES)

@@ -35,6 +35,7 @@ class TcpTransport(Transport):
     name = "tcp"
     carries_fds = False
     records = False
+    full_receive = RECEIVE_BYTES
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

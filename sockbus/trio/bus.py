@@ -153,6 +153,7 @@ class Bus:
 
     # Publishing and subscribing
 
+    @trio.lowlevel.enable_ki_protection
     async def publish(
         self,
         topic: str,

@@ -54,6 +54,7 @@ class Waits:
 
     # Life
 
+    @trio.lowlevel.enable_ki_protection
     async def open(self) -> None:
         """Start the tasks. The nursery spans the caller's block, so ``close`` must follow in the same task."""
         nursery = await self._nursery_manager.__aenter__()
@@ -64,6 +65,7 @@ class Waits:
             nursery.start_soon(self._run, scope, work)
         self.channel.flush()
 
+    @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:
         """End the tasks and close the socket; neither cancelled nor raising."""
         for scope in self._scopes:
@@ -75,6 +77,9 @@ class Waits:
         await self._nursery_manager.__aexit__(None, None, None)
         self.channel.close()
 
+    # Between recvmsg(2) and what stores the fds that came, and between sendmsg(2) and what notes that they left, nothing
+    # may be raised: a Ctrl-C comes at the program's next checkpoint instead.
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:
             with scope:
@@ -123,6 +128,7 @@ class Waits:
 
     # For other tasks
 
+    @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """Send what is queued now; the writer sends what the socket does not take."""
         self.channel.flush()
@@ -160,13 +166,19 @@ class Waits:
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
         self._slots.unpark()
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, outgoing: Outgoing) -> None:
         """Queue a message when there is room, and send what the socket takes. Cancelled, it was not queued."""
-        while not self.session.send(outgoing):
-            if self.session.must_wait_for_reply(outgoing):
-                await self._slots.park()
-            else:
-                await self._room.park()
+        try:
+            while not self.session.send(outgoing):
+                if self.session.must_wait_for_reply(outgoing):
+                    await self._slots.park()
+                else:
+                    await self._room.park()
+        except BaseException:
+            # The place that it was woken for, if it was, is the next one's.
+            self._wake_one()
+            raise
         self.flush()
 
     async def result(self, pending: Pending) -> Any:
@@ -195,6 +207,7 @@ class Waits:
             return True
         return False
 
+    @trio.lowlevel.enable_ki_protection
     def goodbye(self) -> None:
         """Say that this side leaves, as far as the socket takes it."""
         self.session.goodbye()

@@ -13,7 +13,7 @@ import trio
 
 from ..errors import SockbusError
 from ..message import Message, Reply
-from ..protocol.mailbox import Service
+from ..protocol.mailbox import Service, no_wake
 from ..protocol.sender import Outgoing
 from .waits import Waits
 
@@ -38,8 +38,12 @@ class Workers:
         """Until cancelled, or the session has ended."""
         async with trio.open_nursery() as self._nursery:
             self._service.wake = self._wake
-            self._wake()
-            await trio.sleep_forever()
+            try:
+                self._wake()
+                await trio.sleep_forever()
+            finally:
+                # A nursery that has closed takes no tasks; what still comes is thrown away with the service.
+                self._service.wake = no_wake
 
     def _wake(self) -> None:
         if self._session.error is not None:
