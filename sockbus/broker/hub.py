@@ -69,10 +69,12 @@ class Hub:
         """Seconds on the runtime's clock."""
         return trio.current_time()
 
-    def orphan_done(self, account: Account) -> None:
-        """Something that was left behind has gone: whoever waited for that may be granted more."""
+    def orphan_done(self, account: Account, cost: int) -> None:
+        """Something that was left behind has gone: those who waited for that may be granted more."""
+        was_overdrawn = self.admission.is_overdrawn(account)
+        account.orphaned_bytes -= cost
         self.admission.forget(account)
-        if not self.admission.is_overdrawn(account):
+        if was_overdrawn and not self.admission.is_overdrawn(account):
             for link in account.links:
                 self.touched[link] = None
 

@@ -250,8 +250,7 @@ class Link:
         """A parcel of this peer's has left every sink."""
         self.publish_intake.take(parcel.cost, parcel.nfds)
         if self.gone:
-            self.account.orphaned_bytes -= parcel.cost
-            self.hub.orphan_done(self.account)
+            self.hub.orphan_done(self.account, parcel.cost)
             self._account()
         else:
             self.pump.parcel_done(parcel)
@@ -328,14 +327,15 @@ class Link:
         """The end of a turn: tell windows that are due, send what is queued, account for what is left."""
         if self.gone:
             return
-        if self.pump.is_open and not self.hub.admission.is_overdrawn(self.account):
+        if self.publish_intake.moved or self.requests_intake.moved or self.replies_intake.moved:
             self._tell_windows()
         self.outlet.flush()
         self._account()
 
     def _tell_windows(self) -> None:
+        if not self.pump.is_open or self.hub.admission.is_overdrawn(self.account):
+            return
         intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
-        # Most turns take over of one class at most, and every turn comes here.
         if any(intake.moved and intake.due() for intake in intakes):
             for intake in intakes:
                 intake.grant()

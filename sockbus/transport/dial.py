@@ -62,19 +62,30 @@ def dial(address: Address) -> Dialing:
     """
     reasons: list[str] = []
     if address.is_default:
-        check_private_directory(address.path)
+        try:
+            check_private_directory(address.path)
+        except OSError as error:
+            raise _no_broker(address, [_reason(error)]) from error
     for road in address.roads():
         try:
             transport = yield from _ROADS[road.scheme](road)
         except OSError as error:
-            reasons.append(f"{road.scheme}: {os.strerror(error.errno) if error.errno else error}")
+            reasons.append(f"{road.scheme}: {_reason(error)}")
             if not isinstance(error, socket.gaierror) and after_connect_error(error.errno or 0) is NextStep.NEXT_ROAD:
                 continue
             break
         if address.is_default:
             _refuse_stranger(address, transport)
         return transport, road
-    raise ConnectError(f"no broker at {address} ({'; '.join(reasons)}); start one with: sockbus broker {address}")
+    raise _no_broker(address, reasons)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _no_broker(address: Address, reasons: list[str]) -> ConnectError:
+    return ConnectError(f"no broker at {address} ({'; '.join(reasons)}); start one with: sockbus broker {address}")
 
 
 def _refuse_stranger(address: Address, transport: Transport) -> None:

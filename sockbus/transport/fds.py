@@ -19,8 +19,11 @@ __all__ = ["close_with_fds", "receive_with_fds", "send_with_fds"]
 
 _INT = array.array("i").itemsize
 _ROOM = socket.CMSG_SPACE(253 * _INT)
-_CLOEXEC = socket.MSG_CMSG_CLOEXEC
-_SEND_FLAGS = socket.MSG_NOSIGNAL
+# Plain integers: the arithmetic of enum.IntFlag costs more than the call.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_SEND_FLAGS = int(socket.MSG_NOSIGNAL)
+_TRUNC = int(socket.MSG_TRUNC)
+_CTRUNC = int(socket.MSG_CTRUNC)
 _DRAINED = 1 << 16
 
 
@@ -40,19 +43,19 @@ def receive_with_fds(sock: socket.socket, size: int) -> tuple[bytes, tuple[int, 
             data, control, flags, _ = sock.recvmsg(size, _ROOM, _CLOEXEC)
     except BlockingIOError:
         return None
-    if not control and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if not control and not flags & (_TRUNC | _CTRUNC):
         return data, ()
     fds = array.array("i")
     for level, kind, content in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % _INT])
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CTRUNC:
         close_fds(fds)
         raise LimitExceeded(
             "file descriptors were lost on arrival (MSG_CTRUNC): this process is at its limit of open files; "
             "raise it with ulimit -n"
         )
-    if flags & socket.MSG_TRUNC:
+    if flags & _TRUNC:
         close_fds(fds)
         raise ProtocolError(f"a record is larger than {size} bytes (MSG_TRUNC); put less into one record")
     if fds and not data:

@@ -25,6 +25,8 @@ _OPTIONS = (
     ("TCP_USER_TIMEOUT", 60_000),
 )
 
+_SEND_FLAGS = int(socket.MSG_NOSIGNAL)
+
 
 @final
 class TcpTransport(Transport):
@@ -58,7 +60,7 @@ class TcpTransport(Transport):
             raise ValueError("TCP carries no file descriptors")
         try:
             if len(buffers) == 1:
-                return self.sock.send(buffers[0], socket.MSG_NOSIGNAL)
-            return self.sock.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+                return self.sock.send(buffers[0], _SEND_FLAGS)
+            return self.sock.sendmsg(buffers, (), _SEND_FLAGS)
         except OSError as error:
             return blocked_by(error)

@@ -34,16 +34,21 @@ class Subscription:
         self._capacity = (capacity, capacity_bytes)
         self._strip = strip
         self._takers = trio.lowlevel.ParkingLot()
+        self._entered = False
         self._left = False
 
     @property
     def lost(self) -> int:
         """Messages of this subscription that were lost so far; readable after it was left, too."""
+        self._check_entered()
         return self._mailbox.lost
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError(f"the subscription to {self._pattern!r} was entered before; make another one")
         self._mailbox, pending = self._session.subscribe(self._pattern, self._group, *self._capacity, strip=self._strip)
         self._mailbox.wake = self._wake
+        self._entered = True
         self._waits.flush()
         try:
             await self._waits.result(pending)
@@ -69,7 +74,14 @@ class Subscription:
         elif self._takers:
             self._takers.unpark(count=len(self._mailbox.queue))
 
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise RuntimeError(
+                f"the subscription to {self._pattern!r} is not in force; enter it with `async with` first"
+            )
+
     def __aiter__(self) -> Self:
+        self._check_entered()
         return self
 
     async def __anext__(self) -> Message:
@@ -88,6 +100,7 @@ class Subscription:
 
     async def receive(self) -> Message:
         """The next message; ConnectionLost when the broker has gone, or the subscription was left."""
+        self._check_entered()
         message = await self._next()
         if message is None:
             raise ConnectionLost(f"the subscription to {self._pattern!r} was left; subscribe again")
@@ -108,6 +121,7 @@ class Subscription:
 
     def batches(self) -> Batches:
         """An async iterator of lists of what is there, never empty."""
+        self._check_entered()
         return Batches(self)
 
     async def _next_batch(self) -> list[Message]:

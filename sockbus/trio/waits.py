@@ -77,8 +77,8 @@ class Waits:
         await self._nursery_manager.__aexit__(None, None, None)
         self.channel.close()
 
-    # Between recvmsg(2) and what stores the fds that came, and between sendmsg(2) and what notes that they left, nothing
-    # may be raised: a Ctrl-C comes at the program's next checkpoint instead.
+    # Between recvmsg(2) and what stores the fds that came, and between sendmsg(2) and what notes that they left,
+    # nothing may be raised: a Ctrl-C comes at the program's next checkpoint instead.
     @trio.lowlevel.enable_ki_protection
     async def _run(self, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:

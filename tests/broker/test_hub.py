@@ -1,0 +1,244 @@
+"""What is left of a peer that has gone: nothing. A broker inside the test's own process, so that its accounts show."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from sockbus.address import Address
+from sockbus.broker.calls import Call, Reply
+from sockbus.broker.config import Config, Limits
+from sockbus.broker.hub import Hub
+from sockbus.broker.link import Link
+from sockbus.broker.parcel import Parcel
+from sockbus.broker.server import Server
+from sockbus.broker.sink import Sink
+from sockbus.protocol.frame import Flag, Kind
+from tests.broker.cases import CASES
+from tests.broker.conftest import TRANSPORTS
+from tests.broker.outside import eventually
+from tests.broker.raw import SHUTDOWN, Raw, open_files, pieced
+from tests.broker.test_bad_input import say
+
+Act = Callable[["Stage"], None]
+
+
+class Stage:
+    """One broker and how to reach it; ``act`` runs a blocking script against it."""
+
+    def __init__(self, server: Server, addresses: dict[str, str]) -> None:
+        self.hub = server.hub
+        self.addresses = addresses
+        self.transport = "stream"
+
+    def peer(self, **options: Any) -> Raw:
+        return Raw(self.addresses[self.transport], **options)
+
+    async def act(self, script: Act) -> None:
+        await trio.to_thread.run_sync(script, self)
+
+    async def is_empty(self) -> None:
+        """Wait until the hub is as it was before the first peer came."""
+        await self.act(lambda stage: eventually(lambda: left_behind(stage.hub) == CLEAN))
+        assert left_behind(self.hub) == CLEAN
+        gc.collect()
+        kept = [thing for thing in gc.get_objects() if isinstance(thing, (Link, Call, Reply, Parcel, Sink))]
+        assert not kept
+
+
+def left_behind(hub: Hub) -> dict[str, object]:
+    """Every account of a hub that peers change."""
+    return {
+        "links": len(hub.links),
+        "watched": len(hub.watched),
+        "touched": len(hub.touched),
+        "groups": len(hub.groups),
+        "queued bytes": hub.queued_bytes,
+        "held fds": hub.held_fds,
+        "sinks": len(hub.router._index),
+        "servers": len(hub.switchboard.router._index),
+        "waiting requests": len(hub.switchboard._waiting),
+        "accounts": {name: account.orphaned_bytes for name, account in hub.admission._accounts.items()},
+        "connections": hub.admission._connections,
+    }
+
+
+CLEAN = {name: {} if name == "accounts" else 0 for name in left_behind(Hub(Limits()))}
+
+
+@pytest.fixture
+def unlogged() -> Iterator[None]:
+    """The records of a log that pytest captures would keep the links alive that they name."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+async def stage(nursery: trio.Nursery, place: Path, unlogged: None) -> Stage:
+    config = Config([Address.parse(text) for text in (f"unix:{place}/bus", "tcp:127.0.0.1:0")])
+    server = Server(config)
+    await nursery.start(server.serve)
+    tcp = server.addresses[1]
+    return Stage(
+        server, {"seqpacket": f"seqpacket:{place}/bus/seqpacket", "stream": f"stream:{place}/bus/stream", "tcp": tcp}
+    )
+
+
+def leaves_publishes_that_wait_for_itself(stage: Stage) -> None:
+    with stage.peer() as peer:
+        peer.subscribe("self", credit=(1, 1, 1))
+        for _ in range(5):
+            peer.send(peer.frame(Kind.PUBLISH, "self", bytes(1000)))
+
+
+def leaves_publishes_that_wait_for_another(stage: Stage) -> None:
+    with stage.peer() as reader, stage.peer() as other:
+        reader.subscribe("another", credit=(1, 1, 1))
+        other.subscribe("another", credit=(1, 1, 1), group="g")
+        with stage.peer() as peer:
+            for _ in range(5):
+                peer.send(peer.frame(Kind.PUBLISH, "another", bytes(1000)))
+            peer.request("$SYS.status")
+        reader.expect(Kind.PUBLISH)
+        other.expect(Kind.PUBLISH)
+        reader.send(reader.control(Kind.CREDIT, [1, 0, 0], correlation=1))
+
+
+def leaves_fds_that_wait(stage: Stage) -> None:
+    with stage.peer() as reader, stage.peer() as peer, open_files(4) as fds:
+        reader.subscribe("files", credit=(1, 1, 1))
+        for _ in range(5):
+            peer.send(peer.frame(Kind.PUBLISH, "files", fds=4), fds)
+        peer.send(peer.frame(Kind.PUBLISH, "files", pieced(100, b"x"), 3, fds=4, flags=Flag.PIECED), fds)
+        peer.send(peer.frame(Kind.REQUEST, "files", pieced(100, b"x"), 5, fds=4, flags=Flag.PIECED), fds)
+        reader.expect(Kind.PUBLISH)
+
+
+def leaves_messages_in_pieces(stage: Stage) -> None:
+    with stage.peer() as peer:
+        for kind, number in ((Kind.PUBLISH, 1), (Kind.REQUEST, 3), (Kind.REQUEST, 5)):
+            peer.send(peer.frame(kind, "pieces", pieced(1 << 20, b"x" * 1000), number, flags=Flag.PIECED))
+            peer.send(peer.frame(Kind.PIECE, payload=b"x" * 1000, correlation=number))
+
+
+def leaves_requests_that_wait(stage: Stage) -> None:
+    with stage.peer() as server:
+        server.serve("busy", concurrency=1)
+        with stage.peer() as peer:
+            for number in range(1, 20, 2):
+                peer.send(peer.frame(Kind.REQUEST, "busy", bytes(1000), number))
+            server.expect(Kind.REQUEST)
+            with stage.peer() as other:
+                other.send(other.frame(Kind.REQUEST, "busy", bytes(1000), 1))
+            server.send(server.frame(Kind.REPLY, payload=pieced(100, b"x"), correlation=2, flags=Flag.PIECED))
+
+
+def leaves_requests_that_a_server_has(stage: Stage) -> None:
+    with stage.peer() as server, stage.peer() as peer:
+        server.serve("slow")
+        for number in range(1, 20, 2):
+            peer.send(peer.frame(Kind.REQUEST, "slow", bytes(1000), number))
+        server.expect(Kind.REQUEST)
+        server.send(server.control(Kind.UNSERVE, correlation=1))
+        assert peer.expect(Kind.ERROR).body["code"] == "responder-lost"
+        server.send(server.frame(Kind.REPLY, correlation=2))
+
+
+def leaves_replies_that_wait_for_room(stage: Stage) -> None:
+    """The requester reads nothing; the server goes before it, so that its replies outlive it."""
+    big = bytes(60_000)
+    with stage.peer() as peer, stage.peer() as server:
+        server.serve("large", concurrency=400)
+        for number in range(1, 800, 2):
+            peer.send(peer.frame(Kind.REQUEST, "large", b"\xc0", number))
+        peer.settle()
+        number = 0
+        while not any(len(link.late_replies) > 3 for link in stage.hub.links.values()):
+            number += 2
+            server.send(server.frame(Kind.REPLY, payload=big, correlation=number))
+            server.request("$SYS.status")
+
+
+def leaves_requests_on_many_topics_to_a_busy_server(stage: Stage) -> None:
+    with stage.peer() as server, stage.peer() as first:
+        server.serve("many.*", concurrency=1)
+        first.send(first.frame(Kind.REQUEST, "many.x", correlation=1))
+        server.expect(Kind.REQUEST)
+        with stage.peer() as peer:
+            for number in range(1, 200, 2):
+                peer.send(peer.frame(Kind.REQUEST, f"many.t{number}", correlation=number))
+                peer.send(peer.control(Kind.CANCEL, correlation=number))
+            peer.settle()
+        # What nobody waits for any more is forgotten while the server is still busy.
+        assert not any(link.servers[1].wanted for link in stage.hub.links.values() if link.servers)
+
+
+def leaves_a_server_that_never_answers(stage: Stage) -> None:
+    with stage.peer() as server:
+        server.serve("never")
+        for _ in range(10):
+            with stage.peer() as peer:
+                peer.send(peer.frame(Kind.REQUEST, "never", correlation=1))
+                server.expect(Kind.REQUEST)
+        eventually(lambda: len(stage.hub.links) == 1)
+        gc.collect()
+        assert sum(isinstance(thing, Link) for thing in gc.get_objects()) == 1
+
+
+def leaves_a_backlog_unread(stage: Stage) -> None:
+    with stage.peer() as reader, stage.peer() as peer:
+        reader.subscribe("backlog", credit=(10_000, 1 << 30, 64))
+        for _ in range(100):
+            peer.send(peer.frame(Kind.PUBLISH, "backlog", bytes(30_000)))
+        peer.settle()
+
+
+def leaves_groups_and_servers(stage: Stage) -> None:
+    with stage.peer() as first, stage.peer() as second:
+        for number in range(1, 40, 2):
+            first.subscribe(f"g.{number % 3}", number, group=f"g{number % 2}", credit=(1, 1, 1))
+            second.subscribe(f"g.{number % 3}", number, group=f"g{number % 2}", credit=(1, 1, 1))
+            second.serve(f"s.{number}", number + 1000)
+            first.send(first.frame(Kind.PUBLISH, "g.1", bytes(100)))
+        first.send(first.control(Kind.UNSUBSCRIBE, correlation=1))
+        first.send(first.control(Kind.GOODBYE, {"text": "left"}))
+        assert first.until_end()
+
+
+ACTS: list[Act] = [value for name, value in list(globals().items()) if name.startswith("leaves_")]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("act", ACTS)
+async def test_peer_that_has_gone_leaves_nothing_behind(act: Act, transport: str, stage: Stage) -> None:
+    if transport == "tcp" and act is leaves_fds_that_wait:
+        pytest.skip("TCP carries no fds")
+    stage.transport = transport
+    await stage.act(act)
+    await stage.is_empty()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_peer_that_was_sent_away_leaves_nothing_behind(transport: str, stage: Stage) -> None:
+    stage.transport = transport
+    for case in CASES:
+        if transport in case.on:
+
+            def script(stage: Stage, case: Any = case) -> None:
+                with stage.peer(greet=case.greet) as peer:
+                    for step in case.build(peer):
+                        if not say(peer, step):
+                            break
+                    peer.send(SHUTDOWN)
+                    peer.until_end()
+
+            await stage.act(script)
+            await stage.act(lambda stage: eventually(lambda: left_behind(stage.hub) == CLEAN))
+    await stage.is_empty()

@@ -1,0 +1,179 @@
+"""What the documents say is so: examples run, commands and files exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sockbus.broker.config import LIMITS
+from sockbus.cli.parser import parse_arguments
+from sockbus.trio import Bus
+from tests.brokers import PATIENCE, ROOT, BrokerProcess, environment
+
+README = (ROOT / "README.md").read_text()
+SOCKETS = (ROOT / "docs" / "sockets.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerProcess]:
+    with BrokerProcess() as broker:
+        yield broker
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+# README.md
+
+
+def test_readme_begins_with_a_program_of_about_ten_lines() -> None:
+    program = blocks(README, "python")[0]
+    assert "trio.run(" in program
+    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [(0, r"sensors\.kitchen\.temp \{'c': 21\.5\} \d+\n"), (1, r"b'# sockbus\\n'\n"), (2, r"HELLO\n")],
+)
+def test_python_in_the_readme_runs(number: int, printed: str, broker: BrokerProcess) -> None:
+    program = blocks(README, "python")[number]
+    if "trio.run(" not in program:
+        body = textwrap.indent(program, 8 * " ")
+        program = (
+            "import trio\nfrom sockbus.trio import connect\n\nasync def main():\n    async with connect() as bus:\n"
+        )
+        program += f"{body}\ntrio.run(main)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(SOCKBUS_ADDRESS=broker.unix),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(printed, done.stdout.decode())
+
+
+def test_no_python_in_the_readme_is_left_out() -> None:
+    assert len(blocks(README, "python")) == 3
+
+
+@pytest.mark.parametrize("line", "".join(blocks(README, "sh")).splitlines())
+def test_command_in_the_readme_exists(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.M)
+    else:
+        assert program == "sockbus"
+        assert parse_arguments(arguments).verb == arguments[0]
+
+
+def test_benchmarks_that_the_readme_names_exist() -> None:
+    assert "`python -m benchmarks throughput`, `latency` or `fds`" in README
+    assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in ("__main__", "throughput", "latency", "fds"))
+
+
+def test_numbers_in_the_readme_are_the_defaults() -> None:
+    defaults = inspect.signature(Bus.subscribe).parameters
+    assert (defaults["capacity"].default, defaults["capacity_bytes"].default) == (1024, 4 << 20)
+    assert LIMITS["window_bytes"].default == 1 << 20
+    assert "room for 1024 messages or 4 MiB" in README
+    assert "1 MiB ahead" in README
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_documents_are_reached_from_the_readme() -> None:
+    assert all(f"(docs/{page.name})" in README for page in (ROOT / "docs").glob("*.md"))
+
+
+# docs/sockets.md
+
+PLACE = re.compile(r"`([\w/]+\.py)`: `([\w.]+)`")
+
+
+class Row(NamedTuple):
+    """A row of a table: what it is about in code, and the functions where that is seen."""
+
+    subject: str
+    words: list[str]
+    places: list[tuple[str, str]]
+    proofs: list[str]
+
+
+def rows() -> list[Row]:
+    found = []
+    for line in SOCKETS.splitlines():
+        if line.startswith("| ") and "`" in line:
+            subject, _, places, proof = line.strip("| ").split(" | ")
+            found.append(Row(subject, re.findall(r"`(\w+)`", subject), PLACE.findall(places), proofs_in(proof)))
+    return found
+
+
+def proofs_in(text: str) -> list[str]:
+    return re.findall(r"`(test_\w+)`", text)
+
+
+def source_of(path: str, name: str) -> str:
+    """The source of a function, a class, or a method as Class.method."""
+    text = (ROOT / path).read_text()
+    scope: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        scope = next(node for node in ast.iter_child_nodes(scope) if isinstance(node, named) and node.name == part)
+    return ast.get_source_segment(text, scope) or ""
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.subject)
+def test_what_a_row_names_is_at_work_where_it_says(row: Row) -> None:
+    assert row.words
+    assert row.places
+    sources = [source_of(*place) for place in row.places]
+    for word in row.words:
+        assert any(re.search(rf"\b{word}\b", source) for source in sources), word
+    for place, source in zip(row.places, sources, strict=True):
+        assert any(re.search(rf"\b{word}\b", source) for word in row.words), place
+    assert len(row.proofs) == 1
+
+
+def test_every_proof_that_is_named_is_a_test() -> None:
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    names = {name for source in sources for name in re.findall(r"^(?:async )?def (test_\w+)", source, re.M)}
+    assert set(proofs_in(SOCKETS)) - {"test_docs"} <= names
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = re.findall(r"`([\w/]+\.(?:py|md))`", SOCKETS)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_call_has_its_row() -> None:
+    calls = (
+        "SOCK_STREAM SOCK_SEQPACKET socket bind listen accept connect send recv sendmsg recvmsg shutdown close dup "
+        "setsockopt getsockopt"
+    )
+    assert set(calls.split()) <= {word for row in rows() for word in row.words}
