@@ -72,6 +72,7 @@ class Link:
         self.publish_intake = Intake("publish", limits.window_bytes, limits.link_fds, closed=closed)
         self.requests_intake = Intake("request", limits.call_window_bytes, limits.link_fds)
         self.replies_intake = Intake("reply", limits.call_window_bytes, limits.link_fds)
+        self.intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
         self.subscriptions: dict[int, Subscription] = {}
         self.servers: dict[int, Server] = {}
         #: requests of this peer, and calls handed to its servers, that have not ended
@@ -130,28 +131,18 @@ class Link:
         self.hub.touched[self] = None
         self._reading.cancel()
 
-    def check_progress(self, now: float) -> bool:
-        """End the link when something unfinished has made no progress for too long; whether something is unfinished."""
-        limit = self.hub.limits.incomplete_seconds
-        if self.inbox.unfinished_bytes and now - self.progress_at >= limit:
-            self.end(ProtocolError(f"a frame was not finished within incomplete_seconds = {limit}"))
-        if self.pump.is_assembling and now - self.pump.piece_at >= limit:
-            self.end(ProtocolError(f"a message in pieces was not finished within incomplete_seconds = {limit}"))
-        return bool(self.inbox.unfinished_bytes or self.pump.is_assembling)
-
     async def _read(self) -> None:
         receive = self.transport.receive
         counters = self.hub.counters
-        opening = trio.CancelScope(deadline=trio.current_time() + self.hub.limits.handshake_seconds)
+        seconds = self.hub.limits.handshake_seconds
+        opening = trio.CancelScope(deadline=trio.current_time() + seconds)
         with opening:
             while not self.pump.is_open:
                 await trio.lowlevel.wait_readable(self.transport.sock)
                 if not await self._turn(receive()):
                     return
         if opening.cancelled_caught:
-            raise ProtocolError(
-                f"no HELLO came within handshake_seconds = {self.hub.limits.handshake_seconds}; send it first"
-            )
+            raise ProtocolError(f"no HELLO came within handshake_seconds = {seconds}; send it first")
         while True:
             if self.hub.full and self.publish_intake.received_bytes:
                 await self.hub.ease()
@@ -209,7 +200,7 @@ class Link:
         """Take everything of this peer out of the broker; what it published and others still wait for stays."""
         self.gone = True
         self.opened()
-        self.pump.close()
+        self.pump.arrivals.close()
         # Before its own subscriptions drop what waits for them, and give it back to whom it is charged.
         self.publish_intake.write_off(self.pump.held_bytes)
         self.account.orphaned_bytes += self.publish_intake.held_bytes
@@ -243,8 +234,7 @@ class Link:
 
     def windows(self) -> tuple[int, ...]:
         """What the peer was told that it may send: docs/wire.md, "Windows"."""
-        intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
-        return tuple(told for intake in intakes for told in (intake.told_bytes, intake.told_fds))
+        return tuple(told for intake in self.intakes for told in (intake.told_bytes, intake.told_fds))
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel of this peer's has left every sink."""
@@ -335,15 +325,14 @@ class Link:
     def _tell_windows(self) -> None:
         if not self.pump.is_open or self.hub.admission.is_overdrawn(self.account):
             return
-        intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
-        if any(intake.moved and intake.due() for intake in intakes):
-            for intake in intakes:
+        if any(intake.moved and intake.due() for intake in self.intakes):
+            for intake in self.intakes:
                 intake.grant()
             self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))
 
     def _account(self) -> None:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes
         # Of a message in pieces only what has come.
-        charged += self.replies_intake.held_bytes - self.pump.missing_bytes
+        charged += self.replies_intake.held_bytes - self.pump.arrivals.missing_bytes
         self.hub.queued_bytes += charged - self._charged_bytes
         self._charged_bytes = charged

@@ -7,24 +7,21 @@ kind. What is not as docs/wire.md says raises, and ends the link.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ..errors import LimitExceeded, MessageTooLarge, PermissionDenied, ProtocolError
+from ..errors import LimitExceeded, PermissionDenied, ProtocolError
 from ..fd import SharedFds, close_fds
-from ..payload import decode_headers
 from ..protocol import body
-from ..protocol.frame import MAX_FRAME, Flag, Kind, control
+from ..protocol.frame import Flag, Kind, control
 from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
 from ..protocol.inbox import MAX_RUN, Run
-from ..protocol.pieces import Assembly
 from ..routing.router import Plan
 from ..topic import is_reserved, parse_topic
+from .arrivals import Arrivals, Frames
 from .calls import Call
 from .clerk import Clerk
-from .intake import Intake
-from .own import is_own_socket
 from .parcel import Parcel, Tally
 from .sink import Sink
 
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Pump"]
 
 _PUBLISH = int(Kind.PUBLISH)
-_HEADERS = int(Flag.HEADERS)
 # Plans that a link keeps by topic; a plan of many sinks is looked up in the router instead, for a stale one would keep
 # its sinks alive.
 PLANS = 1024
@@ -44,9 +40,6 @@ PLANNED_SINKS = 64
 # to thousands), and one receive can bring thousands of frames.
 TURN_SECONDS = 0.005
 
-Frames = Sequence[bytes]
-Finish = Callable[[Run, Frames, int, SharedFds | None], None]
-
 
 class Pump:
     """The frames of one link."""
@@ -55,29 +48,23 @@ class Pump:
         self.link = link
         self.hub = link.hub
         self.handshake = Handshake(Role.BROKER)
-        #: payload bytes of unfinished messages that have not come
-        self.missing_bytes = 0
+        self.arrivals = Arrivals(link.hub)
         # Of the frames to come: 0 until the handshake is done.
         self._sender = 0
         self._intake = link.publish_intake
-        # A message that fits into a frame is not too large, unless the limit is below that.
-        self._checks_small = link.hub.limits.message_bytes < MAX_FRAME
         self._plans: dict[bytes, Plan[Sink]] = {}
         self._held: dict[Parcel, None] = {}
         # What the unanswered flush waits for: parcels, and a publish of which pieces are to come.
         self._barrier: set[Parcel] = set()
         self._flush = self._flush_awaits = 0
-        self._assemblies: dict[int, tuple[Assembly, SharedFds | None, Finish]] = {}
         self._publishing = 0
         self._gathered: Run | None = None
         self._gathered_sinks: tuple[Sink, ...] = ()
-        #: when the last piece came
-        self.piece_at = 0.0
         self._clerk = Clerk(link)
         self._handlers: dict[int, Callable[[Run], None]] = {
             **self._clerk.handlers,
             Kind.PUBLISH: self._on_publish,
-            Kind.PIECE: self._on_piece,
+            Kind.PIECE: self.arrivals.on_piece,
             Kind.REQUEST: self._on_request,
             Kind.REPLY: self._on_reply,
             Kind.FLUSH: self._on_flush,
@@ -92,11 +79,6 @@ class Pump:
     def is_closed(self) -> bool:
         """Whether the peer has said goodbye."""
         return self.handshake.state is State.CLOSED
-
-    @property
-    def is_assembling(self) -> bool:
-        """Whether a message has not come whole."""
-        return bool(self._assemblies)
 
     def turn(self, runs: Iterator[Run]) -> bool:
         """Work through runs until they or ``TURN_SECONDS`` end; whether time ended. SockbusError on a violation."""
@@ -122,21 +104,13 @@ class Pump:
         finally:
             # Also what came before a violation.
             self._publish_gathered()
-        if self._assemblies or self.link.inbox.unfinished_bytes:
+        if self.arrivals or self.link.inbox.unfinished_bytes:
             self.hub.watched[self.link] = None
         return False
 
     def open(self) -> None:
         """The handshake is done."""
         self._sender = self.link.number
-
-    def close(self) -> None:
-        """Forget what has not come whole."""
-        for _, shared, _ in self._assemblies.values():
-            if shared is not None:
-                shared.release()
-        self._assemblies.clear()
-        self.missing_bytes = 0
 
     @property
     def held_bytes(self) -> int:
@@ -172,9 +146,7 @@ class Pump:
         plan = self._plans.get(run.topic)
         if plan is None or plan.stale:
             plan = self._plan(run.topic)
-        if self._checks_small:
-            for size in run.payload_sizes():
-                self._check_size(size)
+        self.arrivals.check_run(run)
         self._intake.start_run(run)
         self.hub.counters.messages_in += run.count
         gathered = self._gathered
@@ -227,8 +199,8 @@ class Pump:
             raise ProtocolError(f"a publish came before the last piece of publish {self._publishing}")
         if run.correlation:
             self._clerk.check_number(run.correlation)
-        self._start(run, self._whole_publish)
-        if run.correlation in self._assemblies:
+        self.arrivals.start(run, self._intake, self._whole_publish)
+        if run.correlation in self.arrivals:
             self._publishing = run.correlation
 
     def _whole_publish(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
@@ -250,12 +222,12 @@ class Pump:
         self._clerk.check_number(run.correlation)
         limit = self.hub.limits.pending_requests
         # What comes in pieces counts from its first frame on, or there would be any number of them.
-        if len(self.link.requests) + len(self._assemblies) >= limit and self._pending_requests() >= limit:
+        if self._pending_requests() >= limit:
             raise LimitExceeded(
                 f"{limit} requests are unanswered, as many as pending_requests allows; wait for replies"
             )
         parse_topic(run.topic)
-        self._start(run, self._whole_request)
+        self.arrivals.start(run, self.link.requests_intake, self._whole_request)
 
     def _whole_request(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
         if first.correlation in self.link.requests:
@@ -265,84 +237,15 @@ class Pump:
         self.hub.switchboard.submit(call)
 
     def _pending_requests(self) -> int:
-        started = sum(assembly.first.kind == Kind.REQUEST for assembly, _, _ in self._assemblies.values())
+        started = self.arrivals.of_kind(Kind.REQUEST) if self.arrivals else 0
         return len(self.link.requests) + started
 
     def _on_reply(self, run: Run) -> None:
         self.hub.switchboard.check_reply(self.link, run.correlation)
-        self._start(run, self._whole_reply)
+        self.arrivals.start(run, self.link.replies_intake, self._whole_reply)
 
     def _whole_reply(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> None:
         self.hub.switchboard.reply(self.link, first.correlation, frames, cost, shared)
-
-    def _start(self, run: Run, finish: Finish) -> None:
-        """Check the first frame of a message, and go on when it is whole."""
-        total, headers, at = run.parts()
-        limits = self.hub.limits
-        self._check_size(total)
-        cost = at - run.start + total
-        if run.end - at == total and not (run.flags & _HEADERS or run.fds):
-            self._intake_of(run.kind).start(cost, 0)
-            finish(run, (run.data,), cost, None)
-            return
-        if run.flags & _HEADERS:
-            if len(headers) > limits.header_bytes:
-                raise MessageTooLarge(f"headers of {len(headers)} bytes exceed header_bytes = {limits.header_bytes}")
-            decode_headers(headers, limits.header_keys)
-        for fd in run.fds:
-            if is_own_socket(fd, self.hub.own_names):
-                raise PermissionDenied("a socket of the bus itself came as a file descriptor; its end would go unseen")
-        assembly = Assembly(run, total, headers, at)
-        self._intake_of(run.kind).start(assembly.cost, run.declared_fds)
-        shared = self._share(run)
-        if not assembly.missing:
-            self._finish(assembly, shared, finish)
-            return
-        if run.correlation in self._assemblies:
-            if shared is not None:
-                shared.release()
-            raise ProtocolError(f"message {run.correlation} starts again before it is whole")
-        self._assemblies[run.correlation] = assembly, shared, finish
-        self.missing_bytes += assembly.missing
-        self.piece_at = self.hub.now()
-
-    def _check_size(self, total: int) -> None:
-        limit = self.hub.limits.message_bytes
-        if total > limit:
-            raise MessageTooLarge(f"a message of {total} bytes exceeds message_bytes = {limit}; pass a file instead")
-
-    def _on_piece(self, run: Run) -> None:
-        if run.correlation not in self._assemblies:
-            raise ProtocolError(f"a piece came for message {run.correlation}, which was not started")
-        assembly, shared, finish = self._assemblies[run.correlation]
-        before = assembly.missing
-        whole = assembly.add(run)
-        self.missing_bytes -= before - assembly.missing
-        self.piece_at = self.hub.now()
-        if whole:
-            del self._assemblies[run.correlation]
-            self._finish(assembly, shared, finish)
-
-    def _finish(self, assembly: Assembly, shared: SharedFds | None, finish: Finish) -> None:
-        try:
-            finish(assembly.first, assembly.frames, assembly.cost, shared)
-        except BaseException:
-            # Each checks before it hands anything on.
-            if shared is not None:
-                shared.release()
-            raise
-
-    def _share(self, run: Run) -> SharedFds | None:
-        if not run.fds:
-            return None
-        fds, run.fds = run.fds, ()
-        self.hub.held_fds += len(fds)
-        return SharedFds(fds, self.hub.fds_released)
-
-    def _intake_of(self, kind: int) -> Intake:
-        if kind == Kind.PUBLISH:
-            return self._intake
-        return self.link.requests_intake if kind == Kind.REQUEST else self.link.replies_intake
 
     # Flushing
 

@@ -22,12 +22,12 @@ from ..protocol.frame import Kind, control
 from ..transport.base import Transport
 from ..transport.listener import Listener
 from .admission import Porch
-from .calls import REPLY_PATIENCE
 from .config import Config, raise_open_files
 from .hub import Hub
 from .link import Link
 from .lock import Claim
 from .stats import Rates, status
+from .sweeper import sweep
 
 __all__ = ["Server"]
 
@@ -39,7 +39,6 @@ GRACE = 5.0
 ACCEPT_PAUSE = 0.1
 # Connections accepted in one turn before others run.
 ACCEPTS = 32
-SWEEP_SECONDS = 1.0
 # A status page that takes longer than this is not made anew for everyone who asks.
 PAGE_SECONDS = 0.005
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -81,7 +80,7 @@ class Server:
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
                         welcoming.start_soon(self._accept, listener, porch, links)
-                    welcoming.start_soon(self._sweep)
+                    welcoming.start_soon(sweep, self.hub, self._rates)
                     for text in self.addresses:
                         self._listening(text)
                     task_status.started()
@@ -222,19 +221,6 @@ class Server:
             took = trio.current_time() - began
             self._page_until = began + 10 * took if took > PAGE_SECONDS else began
         return self._page
-
-    async def _sweep(self) -> None:
-        """Once a second: end what makes no progress, let go of replies that nobody takes, sample the rates."""
-        while True:
-            await trio.sleep(SWEEP_SECONDS)
-            now = trio.current_time()
-            self._rates.sample(self.hub.counters, now)
-            for link in list(self.hub.watched):
-                if link.late_replies:
-                    self.hub.switchboard.feed_requester(link, give_up_before=now - REPLY_PATIENCE)
-                if not link.check_progress(now) and not link.late_replies:
-                    del self.hub.watched[link]
-            self.hub.settle()
 
 
 def _refuse(transport: Transport, error: SockbusError) -> None:

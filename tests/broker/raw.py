@@ -7,6 +7,7 @@ the inbox, owns its socket and every descriptor that came, and waits ``PATIENCE`
 from __future__ import annotations
 
 import array
+import collections
 import contextlib
 import errno
 import os
@@ -101,7 +102,7 @@ class Raw:
         #: frames that came and were passed over by ``expect``
         self.passed: list[Frame] = []
         self._held = b""
-        self._ready: list[Frame] = []
+        self._ready: collections.deque[Frame] = collections.deque()
         self._fds: list[tuple[int, ...]] = []
         self._owned: list[int] = []
         if greet:
@@ -243,7 +244,7 @@ class Raw:
                 return END
             self._held += data
             self._ready.extend(self._split())
-        return self._ready.pop(0)
+        return self._ready.popleft()
 
     def _receive(self) -> bytes:
         if not self.carries_fds:
@@ -268,15 +269,17 @@ class Raw:
         return data
 
     def _split(self) -> Iterator[Frame]:
-        while len(self._held) >= _PREFIX.size:
-            tag, length, ext, kind, nfds, flags, topic_length, sender, correlation = _PREFIX.unpack_from(self._held)
+        held, start = self._held, 0
+        while start + _PREFIX.size <= len(held):
+            tag, length, ext, kind, nfds, flags, topic_length, sender, correlation = _PREFIX.unpack_from(held, start)
             assert (tag, ext) == (0xC9, 83)
-            end = length + 6
-            if len(self._held) < end:
-                return
-            at = _PREFIX.size + topic_length
-            topic, content = self._held[_PREFIX.size : at].decode(), self._held[at:end]
-            self._held = self._held[end:]
+            end = start + length + 6
+            if end > len(held):
+                break
+            at = start + _PREFIX.size + topic_length
+            topic, content = held[start + _PREFIX.size : at].decode(), held[at:end]
+            start = end
             fds = self._fds.pop(0) if nfds and self.carries_fds and "fds" in self.welcome.get("features", ()) else ()
             assert len(fds) in (0, nfds)
             yield Frame(Kind(kind), nfds, flags, sender, correlation, topic, content, fds)
+        self._held = held[start:]

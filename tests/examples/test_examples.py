@@ -146,16 +146,11 @@ def test_jobs_without_workers_are_not_shared_out(common_broker: BrokerProcess) -
 
 @pytest.mark.parametrize("transport", ["unix", "seqpacket", "stream", "tcp"])
 def test_minimal_client_does_its_round(transport: str, common_broker: BrokerProcess) -> None:
-    # Without warnings being errors, as its readers run it: it leaves closing its socket to the end of the process.
-    with Program(
-        command(MINIMAL, address_of(common_broker, transport)), env=environment(PYTHONWARNINGS=None)
-    ) as client:
-        out, err = client.out.rest().decode(), client.err.rest().decode()
-        code = client.code()
-    assert (code, err) == (0, "")
-    read_back = (EXAMPLES / MINIMAL).read_text().splitlines()[0] in out
+    done = run(MINIMAL, address_of(common_broker, transport))
+    assert (done.code, done.err) == (0, "")
+    read_back = (EXAMPLES / MINIMAL).read_text().splitlines()[0] in done.out
     assert read_back == (transport != "tcp")
-    assert "[1, 1, 0, 0]" in out
+    assert "[1, 1, 0, 0]" in done.out
 
 
 # When something is missing
