@@ -38,7 +38,7 @@ async def share(address: str | None) -> None:
     async with connect(address) as bus, bus.subscribe(DONE) as results:
         for number in range(1, 31):
             receipt = await bus.publish(JOB, number * 30, receipt=True)
-            if receipt and not receipt.matched:
+            if not receipt.matched:
                 sys.exit("work_queue: no worker is there; start some with: work_queue.py work")
         for _ in range(1, 31):
             result = await results.receive()

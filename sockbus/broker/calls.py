@@ -36,16 +36,16 @@ REPLY_PATIENCE = 1.0
 
 @final
 class Server:
-    """One served pattern of one link; ``outstanding``: calls handed over and not answered."""
+    """One served pattern of one link; ``outstanding``, ``fds``: calls handed over and not answered, and their fds."""
 
-    __slots__ = ("concurrency", "last_used", "link", "number", "outstanding", "pattern", "wanted")
+    __slots__ = ("concurrency", "fds", "last_used", "link", "number", "outstanding", "pattern", "wanted")
 
     def __init__(self, link: Link, number: int, pattern: str, concurrency: int) -> None:
         self.link = link
         self.number = number
         self.pattern = pattern
         self.concurrency = concurrency
-        self.outstanding = 0
+        self.outstanding = self.fds = 0
         self.last_used = 0
         #: queues of requests that this server could take, oldest first
         self.wanted: dict[Queue, None] = {}
@@ -174,7 +174,10 @@ class Switchboard:
     def _dispatch(self, call: Call, servers: Sequence[Server]) -> bool:
         best: Server | None = None
         for server in servers:
-            if server.outstanding >= server.concurrency or (call.nfds and not server.link.carries_fds):
+            if server.outstanding >= server.concurrency:
+                continue
+            # As many as could be on their way: a server has to keep those of all calls that it is at work on.
+            if call.nfds and (server.fds >= self._hub.limits.link_fds or not server.link.carries_fds):
                 continue
             if not server.link.outlet.has_call_room(call.nfds):
                 server.link.starve(server)
@@ -186,6 +189,7 @@ class Switchboard:
         self._uses += 1
         best.last_used = self._uses
         best.outstanding += 1
+        best.fds += call.nfds
         call.server = best
         call.call_number = best.link.new_call_number()
         best.link.calls[call.call_number] = call
@@ -253,6 +257,7 @@ class Switchboard:
         server = call.server
         assert server is not None, "a call in link.calls was handed to a server"
         server.outstanding -= 1
+        server.fds -= call.nfds
         if call.ended:
             self._drop_late(link, cost, fds)
         else:
@@ -336,8 +341,7 @@ class Switchboard:
         if not call.link.outlet.has_call_room(0):
             self._end(call, LimitExceeded("replies wait unread on this connection; read them before asking for more"))
             return
-        number = self._next_internal
-        self._next_internal += 2
+        number, self._next_internal = self._next_internal, self._next_internal + 2
         frames = cut(Kind.REPLY, b"", encode_payload(give()), sender=0, correlation=number)
         call.ended = True
         call.link.requests.pop(call.number, None)

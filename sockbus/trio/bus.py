@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import final
+from typing import Literal, final, overload
 
 import trio
 
@@ -154,6 +154,28 @@ class Bus:
     # Publishing and subscribing
 
     @trio.lowlevel.enable_ki_protection
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        receipt: Literal[True],
+    ) -> Receipt: ...
+
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        receipt: bool = False,
+    ) -> Receipt | None: ...
+
     async def publish(
         self,
         topic: str,

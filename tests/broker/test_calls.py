@@ -126,3 +126,26 @@ def test_flush_between_pieces_waits_for_the_credit_of_the_message(common: Broker
         assert not [frame for frame in peer.passed if frame.kind is Kind.OK]
         peer.send(peer.control(Kind.CREDIT, [1, 0, 0], correlation=9))
         assert peer.expect(Kind.OK).correlation == 3
+
+
+@pytest.mark.parametrize("transport", ["seqpacket", "stream"])
+def test_server_holds_the_fds_of_so_many_calls_only(transport: str) -> None:
+    """Sixty-four handlers with sixteen files each would be all that a process may open."""
+    with (
+        BrokerProcess("--limit", "link_fds=4") as broker,
+        Raw(broker.address(transport)) as server,
+        Raw(broker.stream) as first,
+        Raw(broker.stream) as second,
+    ):
+        server.serve("files")
+        ask(first, "files", 1, fds=3)
+        ask(first, "files", 3, fds=3)
+        server.send(server.control(Kind.RECEIVED, 0))
+        assert [server.expect(Kind.REQUEST).nfds, server.expect(Kind.REQUEST).nfds] == [3, 3]
+        server.send(server.control(Kind.RECEIVED, 6))
+        ask(second, "files", 1, fds=1)
+        second.settle()
+        server.request("$SYS.status")
+        assert not [frame for frame in server.passed if frame.kind is Kind.REQUEST]
+        server.send(server.frame(Kind.REPLY, correlation=2))
+        assert server.expect(Kind.REQUEST).nfds == 1
