@@ -1,12 +1,16 @@
-"""The tasks that run the handler of one service: as many as it needs at once, idle ones parked.
+"""Running the handler of one service.
 
-A parked worker is woken by the reader directly, so that a request costs one scheduler pass and no new task.
+An async handler has tasks: as many as it needs at once, idle ones parked and woken by the reader directly. A plain one
+blocks everybody else whoever runs it, so the reader runs it, in the context of ``serve``: a request costs no scheduler
+pass (``python -m benchmarks latency``). What it raises that is no Exception, such as Ctrl-C, comes out of ``serve``.
 """
 
 from __future__ import annotations
 
+import contextvars
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any, final
 
 import trio
@@ -33,6 +37,11 @@ class Workers:
         self._handler = handler
         self._idle = trio.lowlevel.ParkingLot()
         self._count = 0
+        self._is_plain = not inspect.iscoroutinefunction(handler)
+        # The reader defers Ctrl-C; a handler that computes must be stopped by it all the same.
+        self._unprotected = trio.lowlevel.disable_ki_protection(self._call)
+        self._context = contextvars.copy_context()
+        self._fault: BaseException | None = None
 
     async def run(self) -> None:
         """Until cancelled, or the session has ended."""
@@ -40,20 +49,57 @@ class Workers:
             self._service.wake = self._wake
             try:
                 self._wake()
-                await trio.sleep_forever()
+                await trio.sleep(math.inf)
             finally:
                 # A nursery that has closed takes no tasks; what still comes is thrown away with the service.
                 self._service.wake = no_wake
+        if self._fault is not None:
+            raise self._fault
 
     def _wake(self) -> None:
         if self._session.error is not None:
             self._nursery.cancel_scope.cancel()
+            return
+        if self._is_plain:
+            self._run_plain()
             return
         waiting = len(self._service.queue)
         woken = len(self._idle.unpark(count=waiting))
         for _ in range(min(waiting - woken, self._service.concurrency - self._count)):
             self._count += 1
             self._nursery.start_soon(self._work)
+
+    def _run_plain(self) -> None:
+        queue = self._service.queue
+        while queue and self._fault is None:
+            call, request = queue.popleft()
+            try:
+                reply = self._context.run(self._unprotected, call, request)
+            except BaseException as fault:  # noqa: BLE001  # it is not the reader's: serve raises it
+                request.close()
+                self._fault = fault
+                self._nursery.cancel_scope.cancel()
+                return
+            if isinstance(reply, Outgoing) and self._sent(reply):
+                request.close()
+            else:
+                self._nursery.start_soon(self._go_on, call, request, reply)
+
+    def _sent(self, reply: Outgoing) -> bool:
+        """Queue a reply, to leave when the reader has done its turn; False when that has to wait or fails."""
+        try:
+            sent = self._session.send(reply)
+        except SockbusError:
+            return False
+        self._session.orders.urgent = True
+        return sent
+
+    async def _go_on(self, call: int, request: Message, reply: Any) -> None:
+        """What could not be done at once: an awaitable that a plain handler returned, a reply without room."""
+        with request:
+            if inspect.isawaitable(reply):
+                reply = await self._settle(call, reply)
+            await self._answer(call, reply)
 
     async def _work(self) -> None:
         queue = self._service.queue
@@ -74,14 +120,27 @@ class Workers:
                 await self._answer(call, self._session.sender.failure(call, error))
 
     async def _handle(self, call: int, request: Message) -> Outgoing | None:
+        reply = self._call(call, request)
+        return await self._settle(call, reply) if inspect.isawaitable(reply) else reply
+
+    def _call(self, call: int, request: Message) -> Any:
+        """Run the handler: its reply, ready to send, or what is still to be awaited."""
         try:
             reply = self._handler(request)
-            if inspect.isawaitable(reply):
-                reply = await reply
-            if not isinstance(reply, Reply):
-                reply = Reply(reply)
-            return self._session.sender.reply(call, reply.payload, reply.fds, reply.headers)
+            return reply if inspect.isawaitable(reply) else self._compose(call, reply)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the requester's to know, and serving goes on
-            if self._session.error is not None:
-                return None
-            return self._session.sender.failure(call, error)
+            return self._failure(call, error)
+
+    async def _settle(self, call: int, awaitable: Awaitable[Any]) -> Outgoing | None:
+        try:
+            return self._compose(call, await awaitable)
+        except Exception as error:  # noqa: BLE001  # as above
+            return self._failure(call, error)
+
+    def _compose(self, call: int, reply: Any) -> Outgoing:
+        if not isinstance(reply, Reply):
+            reply = Reply(reply)
+        return self._session.sender.reply(call, reply.payload, reply.fds, reply.headers)
+
+    def _failure(self, call: int, error: Exception) -> Outgoing | None:
+        return None if self._session.error is not None else self._session.sender.failure(call, error)
