@@ -140,11 +140,6 @@ class Mailbox:
             self.credit(self, self._messages, self._bytes, self._fds)
             self._messages = self._bytes = self._fds = 0
 
-    @property
-    def owes_credit(self) -> bool:
-        """Whether something was taken whose credit was not given back."""
-        return self._messages > 0
-
     def close(self) -> None:
         """Throw away what was not taken, and close its fds."""
         while self.queue:

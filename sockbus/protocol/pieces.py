@@ -15,7 +15,7 @@ from ..fd import close_fds
 from .frame import HEADER_LENGTH, MAX_FRAME, PREFIX_BYTES, TOTAL, Flag, Kind, encode
 from .inbox import Run
 
-__all__ = ["MAX_HEADERS", "Assembly", "cut", "message_cost"]
+__all__ = ["MAX_HEADERS", "Assemblies", "Assembly", "cut", "message_cost"]
 
 # How many pieces a message may come in: a frame costs more to keep than the payload that it is charged for, so that one
 # byte at a time 64 MiB would become gigabytes.
