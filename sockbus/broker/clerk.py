@@ -16,7 +16,7 @@ from ..protocol.handshake import FDS, LIMIT_NAMES, Hello, Welcome
 from ..protocol.inbox import Run
 from ..topic import is_reserved, parse_pattern
 from ..transport.listener import admit_fds
-from .calls import Server
+from .call import Server
 from .sink import Subscription
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..protocol.handshake import HELLO_BYTES, peer_body
 from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
-from .calls import Call, Reply, Server
+from .call import Call, Reply, Server
 from .hub import Hub
 from .intake import Intake
 from .outlet import Outlet, Starved

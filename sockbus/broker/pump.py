@@ -20,7 +20,7 @@ from ..protocol.inbox import MAX_RUN, Run
 from ..routing.router import Plan
 from ..topic import is_reserved, parse_topic
 from .arrivals import Arrivals, Frames
-from .calls import Call
+from .call import Call
 from .clerk import Clerk
 from .parcel import Parcel, Tally
 from .sink import Sink

@@ -47,6 +47,7 @@ def test_request_with_fds_ends_with_the_last_server_that_could_take_it(common: B
         ask(peer, topic, 1, fds=1)
         ask(peer, topic, 3, fds=1)
         local.expect(Kind.REQUEST)
+        peer.settle()
         local.close()
         ends = {(frame.kind, frame.correlation, frame.body["code"]) for frame in (ending(peer), ending(peer))}
         assert ends == {(Kind.ERROR, 1, "responder-lost"), (Kind.ERROR, 3, "responder-lost")}

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from sockbus.address import Address
-from sockbus.broker.calls import Call, Reply
+from sockbus.broker.call import Call, Reply
 from sockbus.broker.config import Config, Limits
 from sockbus.broker.hub import Hub
 from sockbus.broker.link import Link
