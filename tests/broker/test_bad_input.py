@@ -6,7 +6,8 @@ import pytest
 
 from sockbus.broker.quiet import BURST
 from sockbus.protocol.frame import Kind, encode
-from tests.broker.cases import CASES, Case, Step, With
+from tests.broker.case import Case, Step, With
+from tests.broker.cases import CASES
 from tests.broker.conftest import TRANSPORTS
 from tests.broker.healthy import HealthyPair
 from tests.broker.outside import descriptors, eventually, log_lines

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sockbus.protocol.frame import Flag, Kind, encode
-from tests.broker.cases import Step, With
+from tests.broker.case import Step, With
 from tests.broker.conftest import TRANSPORTS
 from tests.broker.healthy import HealthyPair
 from tests.broker.outside import descriptors, eventually, log_lines, status
