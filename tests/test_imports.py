@@ -39,13 +39,16 @@ FLOORS = {
     "routing": Room(2, "routing"),
     "transport": Room(3, "transport"),
     "broker": Room(4, "broker"),
-    "trio": Room(4, "trio"),
-    "asyncio": Room(4, "asyncio"),
-    "blocking": Room(4, "blocking"),
-    "cli": Room(5, "cli"),
-    "__main__": Room(6, "__main__"),
+    "client": Room(4, "client"),
+    "trio": Room(5, "trio"),
+    "asyncio": Room(5, "asyncio"),
+    "blocking": Room(5, "blocking"),
+    "cli": Room(6, "cli"),
+    "__main__": Room(7, "__main__"),
 }
 VALUES_FLOOR = 1
+# Clients and broker do not see each other, on whatever floors they are.
+CLIENTS = frozenset({"client", "trio", "asyncio", "blocking"})
 
 # By the first part of the module's name, "" being the package's __init__.
 RUNTIMES = frozenset({"trio", "asyncio"})
@@ -61,6 +64,7 @@ FORBIDDEN_OUTSIDE: dict[str, frozenset[str]] = {
     "protocol": IO_AND_CLOCKS,
     "routing": IO_AND_CLOCKS,
     "transport": RUNTIMES | {"time.sleep"},
+    "client": RUNTIMES | {"time.sleep", "socket", "select"},
 }
 
 
@@ -80,6 +84,8 @@ def objection(module: str, imported: str) -> str | None:
     if not room:
         return None if there.floor <= VALUES_FLOOR else f"{module} imports more than values: {imported}"
     here = FLOORS[room]
+    if other == "broker" and room in CLIENTS:
+        return f"{module} is a client's and must not know the broker: {imported}"
     if there.floor < here.floor or there.name == here.name:
         return None
     return f"{module} imports {'sideways' if there.floor == here.floor else 'upward'}: {imported}"
@@ -213,6 +219,8 @@ def test_importing_the_package_loads_no_runtime() -> None:
         ("sockbus.trio", "trio.lowlevel"),
         ("sockbus.trio", "sockbus.protocol.session"),
         ("sockbus.trio", "sockbus.transport"),
+        ("sockbus.trio", "sockbus.client.client"),
+        ("sockbus.client.client", "sockbus.transport.channel"),
         ("sockbus.asyncio", "asyncio"),
         ("sockbus.cli", "sockbus"),
         ("sockbus.cli", "sockbus.trio"),
@@ -251,10 +259,14 @@ def test_allowed_import_meets_no_objection(module: str, imported: str) -> None:
         ("sockbus.transport.tcp", "trio.socket", "must not know trio"),
         ("sockbus.transport.tcp", "asyncio", "must not know asyncio"),
         ("sockbus.transport.tcp", "time.sleep", "must not know time.sleep"),
-        ("sockbus.broker.server", "sockbus.trio", "sideways"),
+        ("sockbus.broker.server", "sockbus.trio", "upward"),
         ("sockbus.broker.server", "sockbus", "from within itself"),
         ("sockbus.broker.server", "sockbus.cli", "upward"),
-        ("sockbus.trio", "sockbus.broker.server", "sideways"),
+        ("sockbus.trio", "sockbus.broker.server", "must not know the broker"),
+        ("sockbus.client.client", "sockbus.broker.server", "must not know the broker"),
+        ("sockbus.broker.server", "sockbus.client.client", "sideways"),
+        ("sockbus.client.client", "sockbus.trio", "upward"),
+        ("sockbus.client.client", "trio", "must not know trio"),
         ("sockbus.trio", "sockbus.asyncio", "sideways"),
         ("sockbus.trio", "sockbus", "from within itself"),
         ("sockbus.cli", "sockbus.__main__", "upward"),

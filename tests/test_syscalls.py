@@ -16,6 +16,7 @@ import trio
 from sockbus import Address
 from sockbus.broker.config import Config
 from sockbus.broker.server import Server
+from sockbus.client.client import Client
 from sockbus.transport import listener
 from sockbus.transport.base import Blocked, Buffer, Transport
 from sockbus.trio import connect
@@ -58,8 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     calls = Calls()
     for name, transport in listener._TRANSPORTS.items():
         monkeypatch.setitem(listener._TRANSPORTS, name, calls.counting(transport))
-    for module in ("bus", "subscription", "waits"):
-        monkeypatch.setattr(f"sockbus.trio.{module}.YIELD_SECONDS", float("inf"))
+    monkeypatch.setattr(Client, "yield_seconds", float("inf"))
     return calls
 
 
@@ -112,7 +112,7 @@ async def test_small_messages_cost_the_broker_few_calls_and_wake_ups(transport: 
 async def test_guard_notices_a_publisher_that_does_not_batch(
     calls: Calls, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockbus.trio.bus.YIELD_BYTES", 1)
+    monkeypatch.setattr(Client, "yield_bytes", 1)
     server = server_at("stream", place)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve)

@@ -30,6 +30,14 @@ class Pending:
         """Whether the answer is here and no error."""
         return self.done and self._error is None
 
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when the answer is here."""
+        self.wake = wake
+
+    def detach(self, _: Callable[[], None]) -> None:
+        """Nobody waits for it any more."""
+        self.wake = no_wake
+
     def resolve(self, value: Any = None) -> None:
         """The answer is here."""
         self.done = True

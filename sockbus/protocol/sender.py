@@ -177,7 +177,7 @@ class Sender:
             flags=Flag.FAILED if failed else 0,
         )
 
-    def failure(self, call: int, error: Exception) -> Outgoing:
+    def failure(self, call: int, error: BaseException) -> Outgoing:
         """The reply that says what a handler raised."""
         text = str(error)[:_FAILURE_CHARACTERS]
         return self.reply(call, [type(error).__name__, text.encode(errors="replace").decode()], failed=True)

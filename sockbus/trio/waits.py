@@ -1,58 +1,90 @@
 """All the waiting of one connection: for its socket, for answers, for room, for a turn.
 
 Three tasks in a nursery of the connection's own read, write what a direct send could not, and give credit back in time.
-Publishing and taking cost no scheduler pass of their own: they yield by time, after a millisecond, or by 64 KiB. A
-checkpoint for each message left a fifth of the speed (``python -m benchmarks throughput``).
+``drive`` waits for what everybody else's steps need. Neither costs a scheduler pass for each message.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from time import perf_counter
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import trio
 
-from ..protocol.mailbox import no_wake
+from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.need import Expired, Gate, Need, Steps, Turn, resume
 from ..protocol.pending import Pending
-from ..protocol.sender import Outgoing
 from ..transport.base import Blocked
 from ..transport.channel import Channel
+from ..transport.dial import Pause, Writable
 
-__all__ = ["YIELD_BYTES", "YIELD_SECONDS", "Waits"]
+__all__ = ["Waits", "drive", "is_cancelled"]
 
-# Seconds that one task may go on without letting others run, and the queue at which a publisher sends and yields.
-YIELD_SECONDS = 0.001
-YIELD_BYTES = 1 << 16
-# Credit must be back a second after consumption: two ticks.
-TICK_SECONDS = 0.5
-# Seconds until a send is tried again that met a limit of the kernel's, which readiness does not show.
-LATER_SECONDS = 0.01
+T = TypeVar("T")
+
+
+# Between recvmsg(2) and what stores the fds that came, between sendmsg(2) and what notes that they left, and within the
+# steps of a call, nothing may be raised: a Ctrl-C comes where something is waited for.
+@trio.lowlevel.enable_ki_protection
+async def drive(steps: Steps[T], timeout: float | None = None) -> T:
+    """Wait for what the steps need until they are done, and return what they do.
+
+    After ``timeout`` seconds they get ``Expired``. Cancelled, they are closed where they wait.
+    """
+    try:
+        need = next(steps)
+        if timeout is not None:
+            with trio.CancelScope(deadline=trio.current_time() + timeout):
+                while True:
+                    need = resume(steps, await _wait(need))
+            need = steps.throw(Expired(timeout))
+        while True:
+            need = resume(steps, await _wait(need))
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
+    finally:
+        steps.close()
+
+
+async def _wait(need: Need) -> Any:
+    """Wait for it; what ``resume`` wants to know of it."""
+    match need:
+        case Pending() | Gate():
+            wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+            need.attach(wake)
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                need.detach(wake)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        case Turn():
+            await trio.lowlevel.checkpoint()
+        case Writable():
+            # Of a socket that connects, the error is read from the socket.
+            await trio.lowlevel.wait_writable(need.sock)
+        case Pause():
+            await trio.sleep(need.seconds)
+        case _:
+            try:
+                return await trio.socket.getaddrinfo(need.host, need.port, type=trio.socket.SOCK_STREAM)
+            except OSError as error:
+                return error
+    return None
 
 
 @final
-class Waits:
-    """The tasks of one connection, and what other tasks wait for in it."""
+class Waits(Client):
+    """The tasks of one connection, besides what every client has."""
 
     def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.session = channel.session
-        self.session.room = self._wake_room
-        self.session.request_ended = self._wake_one
-        #: when a task of this bus last let others run
-        self.yielded = 0.0
-        #: whether ``flush_soon`` has something to do
-        self.writer_sleeps = False
-        self._room = trio.lowlevel.ParkingLot()
-        self._slots = trio.lowlevel.ParkingLot()
+        super().__init__(channel)
         self._writer = trio.lowlevel.ParkingLot()
         self._ticker = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
         self._nursery_manager = trio.open_nursery()
         self._scopes: list[trio.CancelScope] = []
-
-    # Life
 
     @trio.lowlevel.enable_ki_protection
     async def open(self) -> None:
@@ -77,8 +109,6 @@ class Waits:
         await self._nursery_manager.__aexit__(None, None, None)
         self.channel.close()
 
-    # Between recvmsg(2) and what stores the fds that came, and between sendmsg(2) and what notes that they left,
-    # nothing may be raised: a Ctrl-C comes at the program's next checkpoint instead.
     @trio.lowlevel.enable_ki_protection
     async def _run(self, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -87,8 +117,6 @@ class Waits:
         finally:
             self._scopes.remove(scope)
             self._ended.unpark_all()
-
-    # Tasks
 
     async def _read(self) -> None:
         channel, session = self.channel, self.session
@@ -126,92 +154,16 @@ class Waits:
                 again = self.session.tick()
                 self.flush_urgent()
 
-    # For other tasks
+    # For all calls
 
-    @trio.lowlevel.enable_ki_protection
-    def flush(self) -> None:
-        """Send what is queued now; the writer sends what the socket does not take."""
-        self.channel.flush()
-        if self.channel.blocked is not None:
-            self._writer.unpark_all()
+    def send_rest(self) -> None:
+        self._writer.unpark_all()
 
     def flush_soon(self) -> None:
-        """Send what is queued at the scheduler's next pass, together with what is queued until then."""
+        """At the scheduler's next pass."""
         if self.writer_sleeps:
             self.writer_sleeps = False
             self._writer.unpark_all()
-
-    def flush_urgent(self) -> None:
-        """Send now what should not wait for a program that computes."""
-        if self.session.orders.urgent:
-            self.flush()
-
-    async def let_others_run(self) -> None:
-        """Yield, once a millisecond."""
-        if perf_counter() - self.yielded > YIELD_SECONDS:
-            await trio.lowlevel.checkpoint()
-            self.yielded = perf_counter()
-
-    async def room(self) -> None:
-        """Wait until there may be room that there was not; raises why the session ended, when it has."""
-        await self._room.park()
-        self.session.check()
-
-    def _wake_room(self) -> None:
-        self._room.unpark_all()
-        if self.session.error is not None:
-            self._slots.unpark_all()
-
-    def _wake_one(self) -> None:
-        # One request has ended, and so one may start: all at once would look again in vain, time after time.
-        self._slots.unpark()
-
-    @trio.lowlevel.enable_ki_protection
-    async def send(self, outgoing: Outgoing) -> None:
-        """Queue a message when there is room, and send what the socket takes. Cancelled, it was not queued."""
-        try:
-            while not self.session.send(outgoing):
-                if self.session.must_wait_for_reply(outgoing):
-                    await self._slots.park()
-                else:
-                    await self._room.park()
-        except BaseException:
-            # The place that it was woken for, if it was, is the next one's.
-            self._wake_one()
-            raise
-        self.flush()
-
-    async def result(self, pending: Pending) -> Any:
-        """Wait for an answer; cancelled, nobody waits for it any more."""
-        if not pending.done:
-            pending.wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                pending.wake = no_wake
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        return pending.result()
-
-    async def welcome(self, deadline: float) -> bool:
-        """Wait for the broker's answer to HELLO; whether it came in time. Raises why it refused."""
-        with trio.CancelScope(deadline=deadline):
-            await self.result(self.session.welcome)
-            return True
-        return False
-
-    async def leave(self, seconds: float, flush: Callable[[], Awaitable[None]]) -> bool:
-        """Wait until the broker has taken over everything; whether it did so in time."""
-        with trio.move_on_after(seconds):
-            await flush()
-            return True
-        return False
-
-    @trio.lowlevel.enable_ki_protection
-    def goodbye(self) -> None:
-        """Say that this side leaves, as far as the socket takes it."""
-        self.session.goodbye()
-        self.channel.flush()
 
 
 def is_cancelled(error: BaseException | None) -> bool:

@@ -39,6 +39,11 @@ async def publish_for_ever(bus: Any, topic: str) -> None:
         await bus.publish(topic, b"x" * 1000)
 
 
+async def publish_and_flush(bus: Any, topic: str) -> None:
+    await bus.publish(topic)
+    await bus.flush()
+
+
 async def enter(subscription: Any) -> None:
     async with subscription:
         pass
@@ -55,7 +60,7 @@ def verbs(bus: Any, quiet: Any) -> Calls:
         "receipt": lambda: bus.publish("stopped", receipt=True),
         "request": lambda: ask_who_never_answers(bus),
         "serve": lambda: bus.serve("served", lambda _: None),
-        "flush": lambda: bus.flush(),
+        "flush": lambda: publish_and_flush(bus, "stopped"),
     }
 
 

@@ -123,8 +123,8 @@ async def test_cancelled_flush_can_be_asked_for_again(address: str, topic: str) 
     async with connect(address) as bus, connect(address) as taker, taker.subscribe(topic, capacity=1) as messages:
         for number in range(3):
             await bus.publish(topic, number)
-        for count in (1, 1, 2, 2, 1):
-            assert await cancelled_at(count, bus.flush)
+        for _ in range(5):
+            assert await cancelled_at(1, bus.flush)
         for number in range(3):
             assert (await messages.receive()).payload == number
         await bus.flush()

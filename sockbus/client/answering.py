@@ -1,0 +1,115 @@
+"""Running the handler of one service, and sending what it returns.
+
+Whatever a handler raises is the requester's to know, and serving goes on. A plain handler blocks everybody else whoever
+runs it, so an event loop's reader runs it, in the context of ``serve``: a request costs no scheduler pass
+(``python -m benchmarks latency``). What it raises that is no Exception, such as Ctrl-C, comes out of ``serve``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, final
+
+from ..errors import SockbusError
+from ..message import Message, Reply
+from ..protocol.mailbox import Service
+from ..protocol.sender import Outgoing
+from .client import Client
+from .need import Gate, Steps
+
+__all__ = ["Answering", "Handler"]
+
+Handler = Callable[[Message], Any]
+
+
+@final
+class Answering:
+    """One handler at one service."""
+
+    def __init__(self, client: Client, service: Service, handler: Handler) -> None:
+        self.service = service
+        self.is_plain = not inspect.iscoroutinefunction(handler)
+        #: where workers wait for calls
+        self.idle = Gate()
+        self._client = client
+        self._session = client.session
+        self._handler = handler
+
+    # What a worker does
+
+    def next(self) -> Steps[tuple[int, Message] | None]:
+        """Wait for a call: its number, and the request. None when the session has ended."""
+        queue = self.service.queue
+        while not queue:
+            if self._session.error is not None:
+                return None
+            yield self.idle
+        return queue.popleft()
+
+    def call(self, call: int, request: Message) -> Any:
+        """Run the handler: its reply, ready to send, or what is still to be awaited. None: nobody waits any more."""
+        try:
+            reply = self._handler(request)
+            return reply if inspect.isawaitable(reply) else self._compose(call, reply)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the requester's to know, and serving goes on
+            return self.failure(call, error)
+
+    async def settle(self, call: int, awaitable: Awaitable[Any]) -> Outgoing | None:
+        """Await what an async handler is at; its reply, ready to send."""
+        try:
+            return self._compose(call, await awaitable)
+        except Exception as error:  # noqa: BLE001  # as above
+            return self.failure(call, error)
+
+    def answer(self, call: int, reply: Outgoing | None) -> Steps[None]:
+        """Send a reply when there is room."""
+        try:
+            if reply is not None:
+                yield from self._client.send(reply)
+        except SockbusError as error:
+            # The session has ended, and ``serve`` says so; or the reply's fds could not be duplicated.
+            if self._session.error is None:
+                yield from self.answer(call, self.failure(call, error))
+
+    def failure(self, call: int, error: BaseException) -> Outgoing | None:
+        """The reply that says what was raised; None when nobody is there to read it."""
+        return None if self._session.error is not None else self._session.sender.failure(call, error)
+
+    def _compose(self, call: int, reply: Any) -> Outgoing:
+        if not isinstance(reply, Reply):
+            reply = Reply(reply)
+        return self._session.sender.reply(call, reply.payload, reply.fds, reply.headers)
+
+    # What a reader does
+
+    def run_plain(
+        self, run: Callable[[int, Message], Any], later: Callable[[int, Message, Any], None]
+    ) -> BaseException | None:
+        """Run a plain handler for all calls that are there; ``run`` is ``call`` in a context of the runtime's choice.
+
+        What cannot be done at once goes to ``later``: an awaitable that a plain handler returned, a reply without room.
+        Returns what it raised that is no Exception.
+        """
+        queue = self.service.queue
+        while queue:
+            call, request = queue.popleft()
+            try:
+                reply = run(call, request)
+            except BaseException as fault:  # noqa: BLE001  # it is not the reader's: serve raises it
+                request.close()
+                return fault
+            if isinstance(reply, Outgoing) and self._sent(reply):
+                request.close()
+            else:
+                later(call, request, reply)
+        return None
+
+    def _sent(self, reply: Outgoing) -> bool:
+        """Queue a reply, to leave when the reader has done its turn; False when that has to wait or fails."""
+        try:
+            sent = self._session.send(reply)
+        except SockbusError:
+            return False
+        self._session.orders.urgent = True
+        return sent

@@ -1,0 +1,82 @@
+"""What steps wait for.
+
+``Steps`` are a generator that yields needs. A runtime waits for each and resumes it, with what ``Resolve`` asked for.
+It throws ``Expired`` in when a deadline of its has passed, and closes the steps when whoever waits is cancelled, so
+that what was begun is taken back in the steps' own ``finally``.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar, final
+
+from ..protocol.pending import Pending
+from ..transport.dial import Pause, Resolve, Writable
+
+__all__ = ["TURN", "Expired", "Gate", "Need", "Steps", "Turn", "resume"]
+
+Wake = Callable[[], None]
+T = TypeVar("T")
+
+
+class Expired(Exception):
+    """Thrown into steps when their ``seconds`` are over; they may go on all the same, without a deadline."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Turn(enum.Enum):
+    """Let every other task run once; where no others are, nothing."""
+
+    TURN = "turn"
+
+
+TURN = Turn.TURN
+
+
+@final
+class Gate:
+    """Where several wait until something may have become possible, first come, first served."""
+
+    __slots__ = ("_wakes",)
+
+    def __init__(self) -> None:
+        self._wakes: collections.OrderedDict[Wake, None] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._wakes)
+
+    def attach(self, wake: Wake) -> None:
+        """Call ``wake`` once, when it is its turn."""
+        self._wakes[wake] = None
+
+    def detach(self, wake: Wake) -> None:
+        """Whoever waited does not any more; if it was woken already, that is the next one's."""
+        try:
+            del self._wakes[wake]
+        except KeyError:
+            self.open()
+
+    def open(self, count: int = 1) -> int:
+        """Wake the first ``count``; how many those were."""
+        woken = min(count, len(self._wakes))
+        for _ in range(woken):
+            self._wakes.popitem(last=False)[0]()
+        return woken
+
+    def open_all(self) -> None:
+        """Wake all that wait now."""
+        self.open(len(self._wakes))
+
+
+Need = Gate | Pending | Turn | Writable | Pause | Resolve
+Steps = Generator[Need, Any, T]
+
+
+def resume(steps: Steps[Any], found: object) -> Need:
+    """Go on with what the last need gave: None, what getaddrinfo(3) found, or its OSError. StopIteration at the end."""
+    return steps.throw(found) if isinstance(found, OSError) else steps.send(found)

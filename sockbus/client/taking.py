@@ -1,0 +1,125 @@
+"""Taking the messages of one pattern: what every runtime's ``Subscription`` does between its waits."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import final
+
+from ..errors import ConnectionLost
+from ..message import Message
+from ..protocol.mailbox import Mailbox, check_capacity
+from .client import Client
+from .need import Gate, Steps
+
+__all__ = ["Taking"]
+
+
+@final
+class Taking:
+    """One subscription, from its options to its end. ``how`` is what its users write to enter it."""
+
+    def __init__(
+        self,
+        client: Client,
+        pattern: str,
+        group: str | None,
+        fds: str,
+        capacity: int,
+        capacity_bytes: int,
+        *,
+        how: str,
+    ) -> None:
+        check_capacity(group, fds, capacity, capacity_bytes)
+        self._client = client
+        self._session = client.session
+        self._orders = client.session.orders
+        self._pattern = pattern
+        self._group = group
+        self._capacity = (capacity, capacity_bytes)
+        self._strip = fds == "strip"
+        self._how = how
+        self._takers = Gate()
+        self._mailbox: Mailbox | None = None
+        self._left = False
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """What has come; RuntimeError before the subscription was entered."""
+        if self._mailbox is None:
+            raise RuntimeError(
+                f"the subscription to {self._pattern!r} is not in force; enter it with `{self._how}` first"
+            )
+        return self._mailbox
+
+    # Its life
+
+    def entered(self) -> Steps[None]:
+        """Subscribe, and wait until that is in force."""
+        if self._mailbox is not None:
+            raise RuntimeError(f"the subscription to {self._pattern!r} was entered before; make another one")
+        mailbox, pending = self._session.subscribe(self._pattern, self._group, *self._capacity, strip=self._strip)
+        self._mailbox = mailbox
+        mailbox.wake = self._wake
+        self._client.flush()
+        try:
+            yield from self._client.result(pending)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """End it, and whatever waits for its messages."""
+        self._left = True
+        self._client.leave(self.mailbox)
+        self._takers.open_all()
+
+    def _wake(self) -> None:
+        if self._session.error is not None:
+            self._takers.open_all()
+        elif self._takers:
+            self._takers.open(len(self.mailbox.queue))
+
+    # Taking
+
+    def take(self) -> Message | None:
+        """A message that is there, unless it is time to let others run: costs no more than this."""
+        if perf_counter() - self._client.yielded < self._client.yield_seconds:
+            message = self._mailbox.take()  # type: ignore[union-attr]  # who iterates has asked for ``mailbox`` before
+            if message is not None and self._orders.urgent:
+                self._client.flush()
+            return message
+        return None
+
+    def next(self) -> Steps[Message | None]:
+        """Wait for the next message; None when the subscription was left."""
+        client, mailbox = self._client, self.mailbox
+        # Before taking, never after: a cancellation that came after would lose the message.
+        yield from client.turn_if_due()
+        while True:
+            message = mailbox.take()
+            client.flush_urgent()
+            if message is not None or self._left:
+                return message
+            self._session.check()
+            yield self._takers
+            client.yielded = perf_counter()
+
+    def received(self) -> Steps[Message]:
+        """Wait for the next message; ConnectionLost when the subscription was left."""
+        message = yield from self.next()
+        if message is None:
+            raise ConnectionLost(f"the subscription to {self._pattern!r} was left; subscribe again")
+        return message
+
+    def next_batch(self) -> Steps[list[Message]]:
+        """Wait until something is there, and take all of it; empty when the subscription was left."""
+        client, mailbox = self._client, self.mailbox
+        yield from client.turn_if_due()
+        while True:
+            taken = mailbox.take_all()
+            client.flush_urgent()
+            if taken or self._left:
+                return taken
+            self._session.check()
+            yield self._takers
+            client.yielded = perf_counter()
