@@ -22,7 +22,7 @@ BUS = {
     "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False)",
     "subscribe": "(self, pattern, *, group=None, fds='reject', capacity=1024, capacity_bytes=4194304)",
     "request": "(self, topic, payload=None, *, fds=(), headers=None, timeout=5.0)",
-    "serve": "(self, pattern, handler, *, concurrency=64, task_status=TASK_STATUS_IGNORED)",
+    "serve": "(self, pattern, handler, *, concurrency=64, task_status=None)",
     "flush": "(self)",
 }
 

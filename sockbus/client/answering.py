@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from ..errors import SockbusError
 from ..message import Message, Reply
@@ -18,9 +18,30 @@ from ..protocol.sender import Outgoing
 from .client import Client
 from .need import Gate, Steps
 
-__all__ = ["Answering", "Handler"]
+__all__ = ["Answering", "Handler", "TaskStatus", "tell_started"]
 
 Handler = Callable[[Message], Any]
+
+
+class _Started(Protocol):
+    def started(self, value: None = None, /) -> None: ...
+
+
+class _Event(Protocol):
+    def set(self) -> object: ...
+
+
+TaskStatus = _Started | _Event
+
+
+def tell_started(task_status: TaskStatus | None) -> None:
+    """Tell whoever waits for it that a server is in force."""
+    if task_status is None:
+        return
+    started = getattr(task_status, "started", None) or getattr(task_status, "set", None)
+    if started is None:
+        raise TypeError(f"task_status={task_status!r:.80} has neither started() nor set(); give an Event")
+    started()
 
 
 @final

@@ -51,6 +51,10 @@ class Taking:
             )
         return self._mailbox
 
+    def check_entered(self) -> None:
+        """RuntimeError before the subscription was entered."""
+        self.mailbox  # noqa: B018  # it raises
+
     # Its life
 
     def entered(self) -> Steps[None]:

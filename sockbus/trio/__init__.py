@@ -1,13 +1,12 @@
 """The bus for Trio programs: ``async with connect() as bus``.
 
-A runtime only waits; what a connection means is in ``protocol.session``, and what is done between two waits in
-``transport.channel``. ``bus`` is what a program holds, ``subscription`` and ``workers`` are its two ways of taking,
-``waits`` is all the waiting.
+A runtime only waits; what a connection means is in ``protocol.session``, and what calls do between two waits in
+``client``. ``waits`` is all the waiting, ``workers`` are the tasks of handlers.
 """
 
 from __future__ import annotations
 
+from ..client.event_loop import Subscription
 from .bus import Bus, connect
-from .subscription import Subscription
 
 __all__ = ["Bus", "Subscription", "connect"]

@@ -12,70 +12,24 @@ from typing import Any, TypeVar, final
 
 import trio
 
-from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.answering import Handler
+from ..client.client import LATER_SECONDS, TICK_SECONDS
+from ..client.event_loop import EventLoopClient
 from ..client.need import Expired, Gate, Need, Steps, Turn, resume
+from ..protocol.mailbox import Service
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
 from ..transport.dial import Pause, Writable
+from .workers import Workers
 
-__all__ = ["Waits", "drive", "is_cancelled"]
+__all__ = ["Waits"]
 
 T = TypeVar("T")
 
 
-# Between recvmsg(2) and what stores the fds that came, between sendmsg(2) and what notes that they left, and within the
-# steps of a call, nothing may be raised: a Ctrl-C comes where something is waited for.
-@trio.lowlevel.enable_ki_protection
-async def drive(steps: Steps[T], timeout: float | None = None) -> T:
-    """Wait for what the steps need until they are done, and return what they do.
-
-    After ``timeout`` seconds they get ``Expired``. Cancelled, they are closed where they wait.
-    """
-    try:
-        need = next(steps)
-        if timeout is not None:
-            with trio.CancelScope(deadline=trio.current_time() + timeout):
-                while True:
-                    need = resume(steps, await _wait(need))
-            need = steps.throw(Expired(timeout))
-        while True:
-            need = resume(steps, await _wait(need))
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
-    finally:
-        steps.close()
-
-
-async def _wait(need: Need) -> Any:
-    """Wait for it; what ``resume`` wants to know of it."""
-    match need:
-        case Pending() | Gate():
-            wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
-            need.attach(wake)
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                need.detach(wake)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        case Turn():
-            await trio.lowlevel.checkpoint()
-        case Writable():
-            # Of a socket that connects, the error is read from the socket.
-            await trio.lowlevel.wait_writable(need.sock)
-        case Pause():
-            await trio.sleep(need.seconds)
-        case _:
-            try:
-                return await trio.socket.getaddrinfo(need.host, need.port, type=trio.socket.SOCK_STREAM)
-            except OSError as error:
-                return error
-    return None
-
-
 @final
-class Waits(Client):
+class Waits(EventLoopClient):
     """The tasks of one connection, besides what every client has."""
 
     def __init__(self, channel: Channel) -> None:
@@ -88,7 +42,7 @@ class Waits(Client):
 
     @trio.lowlevel.enable_ki_protection
     async def open(self) -> None:
-        """Start the tasks. The nursery spans the caller's block, so ``close`` must follow in the same task."""
+        # It spans the caller's block.
         nursery = await self._nursery_manager.__aenter__()
         # Nothing may ever be cancelled or raised in the caller's block by these tasks: they live in shielded scopes of
         # their own, also while the block is being cancelled and cleans up with what the bus can do.
@@ -99,7 +53,6 @@ class Waits(Client):
 
     @trio.lowlevel.enable_ki_protection
     async def close(self) -> None:
-        """End the tasks and close the socket; neither cancelled nor raising."""
         for scope in self._scopes:
             scope.cancel()
         with trio.CancelScope(shield=True):
@@ -165,9 +118,61 @@ class Waits(Client):
             self.writer_sleeps = False
             self._writer.unpark_all()
 
+    # Between recvmsg(2) and what stores the fds that came, between sendmsg(2) and what notes that they left, and within
+    # the steps of a call, nothing may be raised: a Ctrl-C comes where something is waited for.
+    @staticmethod
+    @trio.lowlevel.enable_ki_protection
+    async def drive(steps: Steps[T], timeout: float | None = None) -> T:
+        try:
+            need = next(steps)
+            if timeout is not None:
+                with trio.CancelScope(deadline=trio.current_time() + timeout):
+                    while True:
+                        need = resume(steps, await _wait(need))
+                need = steps.throw(Expired(timeout))
+            while True:
+                need = resume(steps, await _wait(need))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
+        finally:
+            steps.close()
 
-def is_cancelled(error: BaseException | None) -> bool:
-    """Whether a block is left because it was cancelled, wholly."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    @staticmethod
+    def clock() -> float:
+        return trio.current_time()
+
+    @staticmethod
+    def is_cancelled(error: BaseException | None) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return error.split(trio.Cancelled)[1] is None
+        return isinstance(error, trio.Cancelled)
+
+    async def work(self, service: Service, handler: Handler) -> None:
+        await Workers(self, service, handler).run()
+
+
+async def _wait(need: Need) -> Any:
+    """Wait for it; what ``resume`` wants to know of it."""
+    match need:
+        case Pending() | Gate():
+            wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+            need.attach(wake)
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                need.detach(wake)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        case Turn():
+            await trio.lowlevel.checkpoint()
+        case Writable():
+            # Of a socket that connects, the error is read from the socket.
+            await trio.lowlevel.wait_writable(need.sock)
+        case Pause():
+            await trio.sleep(need.seconds)
+        case _:
+            try:
+                return await trio.socket.getaddrinfo(need.host, need.port, type=trio.socket.SOCK_STREAM)
+            except OSError as error:
+                return error
+    return None

@@ -10,9 +10,9 @@ from typing import Any, final
 import trio
 
 from ..client.answering import Answering, Handler
+from ..client.event_loop import EventLoopClient
 from ..message import Message
 from ..protocol.mailbox import Service, no_wake
-from .waits import Waits, drive
 
 __all__ = ["Workers"]
 
@@ -21,8 +21,9 @@ __all__ = ["Workers"]
 class Workers:
     """Up to ``service.concurrency`` tasks at one handler, idle ones parked and woken by the reader directly."""
 
-    def __init__(self, waits: Waits, service: Service, handler: Handler) -> None:
+    def __init__(self, waits: EventLoopClient, service: Service, handler: Handler) -> None:
         self._session = waits.session
+        self._drive = waits.drive
         self._service = service
         self._answering = Answering(waits, service, handler)
         self._count = 0
@@ -73,12 +74,12 @@ class Workers:
         with request:
             if inspect.isawaitable(reply):
                 reply = await self._answering.settle(call, reply)
-            await drive(self._answering.answer(call, reply))
+            await self._drive(self._answering.answer(call, reply))
 
     async def _work(self) -> None:
         queue = self._service.queue
         while True:
-            taken = queue.popleft() if queue else await drive(self._answering.next())
+            taken = queue.popleft() if queue else await self._drive(self._answering.next())
             if taken is None:
                 return
             await self._go_on(*taken, self._answering.call(*taken))

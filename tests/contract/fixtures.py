@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import BrokerProcess
-from tests.contract.runtime import limited
+from tests.contract.runtime import RUNTIMES
 from tests.contract.status import fds_of, settled
 
 __all__ = ["address", "broker_as_found", "common_broker", "limit_tests", "topic", "transport"]
@@ -26,7 +26,9 @@ def limit_tests(items: Iterable[pytest.Item], directory: Path) -> None:
     """A test of a directory that hangs fails."""
     for item in items:
         if isinstance(item, pytest.Function) and directory in item.path.parents and _is_async(item):
-            item.obj = limited(item.obj)
+            callspec = getattr(item, "callspec", None)
+            name = callspec.params.get("runtime", "trio") if callspec is not None else "trio"
+            item.obj = RUNTIMES[name].limited(item.obj)
 
 
 def _is_async(item: pytest.Function) -> bool:

@@ -7,21 +7,24 @@ def`` that takes what it needs from the fixtures of ``conftest.py``. A runtime t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import trio
 
+import sockbus.asyncio
 import sockbus.trio
 
-__all__ = ["PATIENCE", "RUNTIMES", "Runtime", "limited"]
+__all__ = ["PATIENCE", "RUNTIMES", "Runtime", "TrioRuntime"]
 
 #: seconds after which what would hang fails instead
 PATIENCE = 120.0
 
 Call = Callable[[], Awaitable[Any]]
+Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Runtime(Protocol):
@@ -50,6 +53,9 @@ class Runtime(Protocol):
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """Make a call that blocks."""
+
+    def limited(self, test: Test) -> Callable[..., Any]:
+        """The test as pytest runs it, failing when it takes longer than ``PATIENCE``."""
 
 
 class TrioRuntime:
@@ -91,16 +97,68 @@ class TrioRuntime:
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         return await trio.to_thread.run_sync(call)
 
+    @staticmethod
+    def limited(test: Test) -> Callable[..., Any]:
+        @functools.wraps(test)
+        async def run(**values: Any) -> None:
+            with trio.fail_after(PATIENCE):
+                await test(**values)
 
-RUNTIMES: dict[str, Runtime] = {"trio": TrioRuntime()}
+        return run
 
 
-def limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """The test, failing when it takes longer than ``PATIENCE``."""
+class AsyncioRuntime:
+    """asyncio, with the event loop of CPython or another one."""
 
-    @functools.wraps(test)
-    async def run(**values: Any) -> None:
-        with trio.fail_after(PATIENCE):
-            await test(**values)
+    connect = staticmethod(sockbus.asyncio.connect)
+    event = staticmethod(asyncio.Event)
 
-    return run
+    def __init__(self, name: str, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self.name = name
+        self._new_loop = new_loop
+
+    async def gather(self, *calls: Call) -> list[Any]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_await(call)) for call in calls]
+        return [task.result() for task in tasks]
+
+    @contextlib.asynccontextmanager
+    async def during(self, *calls: Call) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_await(call)) for call in calls]
+            yield
+            for task in tasks:
+                task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, bus: Any, pattern: str, handler: Callable[..., Any], **options: Any) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            in_force = asyncio.Event()
+            task = group.create_task(bus.serve(pattern, handler, task_status=in_force, **options))
+            waiting = asyncio.ensure_future(in_force.wait())
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if not task.done():
+                yield
+                task.cancel()
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
+
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.to_thread(call)
+
+    def limited(self, test: Test) -> Callable[..., Any]:
+        @functools.wraps(test)
+        def run(**values: Any) -> None:
+            with asyncio.Runner(loop_factory=self._new_loop) as runner:
+                runner.run(asyncio.wait_for(test(**values), PATIENCE))
+
+        return run
+
+
+async def _await(call: Call) -> Any:
+    return await call()
+
+
+RUNTIMES: dict[str, Runtime] = {"trio": TrioRuntime(), "asyncio": AsyncioRuntime("asyncio")}

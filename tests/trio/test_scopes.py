@@ -127,7 +127,7 @@ async def test_exception_beside_a_bus_cancels_what_uses_it_and_comes_out_once(ad
 async def test_leaving_gives_up_when_the_broker_does_not_take_over(
     transport: str, topic: str, stopped: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sockbus.trio.bus.LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr("sockbus.client.event_loop.LEAVE_SECONDS", 0.1)
     with BrokerProcess() as broker:
         address = broker.address(transport)
         async with connect(address) as taker, taker.subscribe(topic, capacity=1):

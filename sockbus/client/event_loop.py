@@ -1,0 +1,287 @@
+"""The bus of programs with an event loop: what Trio's and asyncio's have in common, which is all but the waiting.
+
+An ``async def`` belongs to no runtime as long as it awaits only what is given to it: ``Waits``, which a runtime derives
+from ``EventLoopClient``. ``connect``, ``Bus`` and ``Subscription`` of a runtime derive from what is here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import ClassVar, Generic, Literal, Self, TypeVar, final, overload
+
+from ..address import Address
+from ..fd import HasFileno
+from ..message import Message, Receipt
+from ..payload import Headers
+from ..protocol.handshake import check_name
+from ..protocol.mailbox import Service
+from ..transport.channel import Channel
+from .answering import Handler, TaskStatus, tell_started
+from .client import LEAVE_SECONDS, Client
+from .connecting import CONNECT_SECONDS, Connecting
+from .face import Face
+from .need import Steps
+from .taking import Taking
+
+__all__ = ["Batches", "Connect", "EventLoopBus", "EventLoopClient", "Subscription"]
+
+T = TypeVar("T")
+B = TypeVar("B", bound="EventLoopBus")
+
+
+class EventLoopClient(Client):
+    """What a runtime with an event loop supplies besides."""
+
+    @staticmethod
+    @abstractmethod
+    async def drive(steps: Steps[T], timeout: float | None = None) -> T:
+        """Wait for what the steps need until they are done, and return what they do.
+
+        After ``timeout`` seconds they get ``Expired``. Cancelled, they are closed where they wait.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def clock() -> float:
+        """Seconds, for deadlines."""
+
+    @staticmethod
+    @abstractmethod
+    def is_cancelled(error: BaseException | None) -> bool:
+        """Whether a block is left because it was cancelled, wholly."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Begin to read and write; ``close`` must follow in the same task."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop reading and writing, and close the socket; neither cancelled nor raising."""
+
+    @abstractmethod
+    async def work(self, service: Service, handler: Handler) -> None:
+        """Run the handler for the calls of a service, until cancelled or the session has ended."""
+
+
+class Connect(Generic[B]):
+    """``connect`` of a runtime, whose docstring is its users'."""
+
+    _bus_type: type[B]
+
+    def __init__(self, address: str | Address | None = None, *, name: str | None = None) -> None:
+        self._address = address
+        self._name = check_name(name)
+
+    async def __aenter__(self) -> B:
+        waits_type = self._bus_type._waits_type
+        connecting = Connecting(self._address, self._name, CONNECT_SECONDS)
+        deadline = waits_type.clock() + CONNECT_SECONDS
+        channel = await waits_type.drive(connecting.dialled(), CONNECT_SECONDS)
+        self._bus = self._bus_type(channel, connecting.road)
+        await self._bus._open(connecting, deadline)
+        return self._bus
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._bus._leave(error)
+
+
+class EventLoopBus(Face):
+    """A connection to a broker, as ``connect`` gives it. Any number of tasks may use it at once.
+
+    When the broker goes, calls and iterations raise ConnectionLost.
+    """
+
+    _waits_type: ClassVar[type[EventLoopClient]]
+
+    def __init__(self, channel: Channel, address: str) -> None:
+        super().__init__(channel, address)
+        self._waits = self._waits_type(channel)
+
+    async def _open(self, connecting: Connecting, deadline: float) -> None:
+        waits = self._waits
+        await waits.open()
+        is_open = False
+        try:
+            await waits.drive(connecting.welcomed(waits), deadline - waits.clock())
+            is_open = True
+        finally:
+            if not is_open:
+                await waits.close()
+
+    async def _leave(self, error: BaseException | None) -> None:
+        waits = self._waits
+        try:
+            await waits.drive(waits.leaving(error, cancelled=waits.is_cancelled(error)), LEAVE_SECONDS)
+        finally:
+            await waits.close()
+
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        receipt: Literal[True],
+    ) -> Receipt: ...
+
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        receipt: bool = False,
+    ) -> Receipt | None: ...
+
+    async def publish(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        receipt: bool = False,
+    ) -> Receipt | None:
+        """Publish a message; waits only for room. With ``receipt``, waits until every match has it or has dropped it.
+
+        ``fds`` are borrowed: they may be closed as soon as this returns. Raises InvalidTopic, PayloadError,
+        MessageTooLarge, TooManyFds and PermissionDenied before anything is sent; ConnectionLost. Cancelled, it was
+        sent wholly or not at all.
+        """
+        waits = self._waits
+        steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
+        return None if steps is None else await waits.drive(steps)
+
+    async def flush(self) -> None:
+        """Wait until the broker has taken over everything published so far; ConnectionLost."""
+        await self._waits.drive(self._waits.flushed())
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        group: str | None = None,
+        fds: str = "reject",
+        capacity: int = 1024,
+        capacity_bytes: int = 4 << 20,
+    ) -> Subscription:
+        """Subscribe to a pattern: an async context manager, in force at the broker once entered.
+
+        ``group``: share the messages with the other members of that name and pattern. ``capacity``,
+        ``capacity_bytes``: what may wait here before publishers wait. ``fds``: where the link cannot carry
+        descriptors, "reject" such messages (they count as lost) or "strip" them. Entering raises InvalidTopic,
+        LimitExceeded and ConnectionLost.
+        """
+        return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes)
+
+    async def request(
+        self,
+        topic: str,
+        payload: object = None,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        headers: Headers | None = None,
+        timeout: float | None = 5.0,
+    ) -> Message:
+        """Ask one server of the topic and wait ``timeout`` seconds for its reply (None: for ever).
+
+        Raises NoResponders at once when nobody serves it, ResponderLost, RequestTimeout, RemoteError, and what
+        ``publish`` raises. Cancelled, its reply is thrown away.
+        """
+        return await self._waits.drive(self._waits.request(topic, payload, fds, headers), timeout)
+
+    async def serve(
+        self, pattern: str, handler: Handler, *, concurrency: int = 64, task_status: TaskStatus | None = None
+    ) -> None:
+        """Answer requests on a pattern until cancelled.
+
+        ``handler(message)``, plain or async, returns the reply's payload or a ``Reply``; what it raises becomes the
+        requester's RemoteError. ``concurrency`` handlers run at once at most; the request's fds close when its
+        handler is done. ``task_status`` is told when this is in force: an Event, which is set, or an object with
+        ``started()``, as Trio's ``nursery.start`` gives. Raises InvalidTopic, PermissionDenied, LimitExceeded and
+        ConnectionLost.
+        """
+        service = await self._waits.drive(self._waits.serve(pattern, concurrency))
+        try:
+            tell_started(task_status)
+            await self._waits.work(service, handler)
+            self._session.check()
+        finally:
+            self._waits.leave(service)
+
+
+@final
+class Subscription:
+    """Messages of one pattern, as ``Bus.subscribe`` gives them; several tasks may take, each message goes to one.
+
+    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
+    was taken is never lost to a cancellation.
+    """
+
+    def __init__(
+        self, waits: EventLoopClient, pattern: str, group: str | None, fds: str, capacity: int, capacity_bytes: int
+    ) -> None:
+        self._waits = waits
+        self._drive = waits.drive
+        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, how="async with")
+
+    @property
+    def lost(self) -> int:
+        """Messages of this subscription that were lost so far; readable after it was left, too."""
+        return self._taking.mailbox.lost
+
+    async def __aenter__(self) -> Self:
+        await self._drive(self._taking.entered())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._taking.leave()
+
+    def __aiter__(self) -> Self:
+        self._taking.check_entered()
+        return self
+
+    async def __anext__(self) -> Message:
+        message = self._taking.take()
+        if message is None:
+            message = await self._drive(self._taking.next())
+            if message is None:
+                raise StopAsyncIteration
+        return message
+
+    async def receive(self) -> Message:
+        """The next message; ConnectionLost when the broker has gone, or the subscription was left."""
+        return await self._drive(self._taking.received())
+
+    def batches(self) -> Batches:
+        """An async iterator of lists of what is there, never empty."""
+        self._taking.check_entered()
+        return Batches(self._waits, self._taking)
+
+
+@final
+class Batches:
+    """The lists of one ``Subscription.batches``."""
+
+    def __init__(self, waits: EventLoopClient, taking: Taking) -> None:
+        self._drive = waits.drive
+        self._taking = taking
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        taken = await self._drive(self._taking.next_batch())
+        if not taken:
+            raise StopAsyncIteration
+        return taken
