@@ -30,6 +30,7 @@ class Room(NamedTuple):
 
 FLOORS = {
     "errors": Room(0, "errors"),
+    "interrupt": Room(0, "interrupt"),
     "address": Room(1, "values"),
     "topic": Room(1, "values"),
     "fd": Room(1, "values"),
@@ -58,6 +59,7 @@ FORBIDDEN_OUTSIDE: dict[str, frozenset[str]] = {
     "errors": RUNTIMES,
     "address": RUNTIMES,
     "topic": RUNTIMES,
+    "interrupt": RUNTIMES,
     "fd": RUNTIMES,
     "payload": RUNTIMES,
     "message": RUNTIMES,

@@ -56,14 +56,15 @@ class Answering:
         self._client = client
         self._session = client.session
         self._handler = handler
+        self._stopped = False
 
     # What a worker does
 
     def next(self) -> Steps[tuple[int, Message] | None]:
-        """Wait for a call: its number, and the request. None when the session has ended."""
+        """Wait for a call: its number, and the request. None when the session has ended, or this was stopped."""
         queue = self.service.queue
-        while not queue:
-            if self._session.error is not None:
+        while not queue or self._stopped:
+            if self._stopped or self._session.error is not None:
                 return None
             yield self.idle
         return queue.popleft()
@@ -101,6 +102,11 @@ class Answering:
         if not isinstance(reply, Reply):
             reply = Reply(reply)
         return self._session.sender.reply(call, reply.payload, reply.fds, reply.headers)
+
+    def stop(self) -> None:
+        """Let no worker take another call."""
+        self._stopped = True
+        self.idle.open_all()
 
     # What a reader does
 

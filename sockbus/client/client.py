@@ -8,12 +8,14 @@ nothing: it yields by time, after a millisecond, or by 64 KiB. (A turn for each 
 
 from __future__ import annotations
 
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from ..errors import LimitExceeded, RequestTimeout, SockbusError
+from ..errors import ConnectionLost, LimitExceeded, RequestTimeout, SockbusError
 from ..fd import HasFileno
 from ..message import Message, Receipt
 from ..payload import Headers
@@ -31,6 +33,9 @@ LEAVE_SECONDS = 5.0
 TICK_SECONDS = 0.5
 # Seconds until a send is tried again that met a limit of the kernel's, which readiness does not show.
 LATER_SECONDS = 0.01
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client(ABC):
@@ -51,6 +56,7 @@ class Client(ABC):
         self.writer_sleeps = False
         self._room = Gate()
         self._slots = Gate()
+        _clients.add(self)
         self._flushers = Gate()
         self._is_flushing = False
 
@@ -95,13 +101,14 @@ class Client(ABC):
         if session.error is not None:
             session.check()
         if fds or headers or receipt:
-            return self._publish(session.sender.publish(topic, payload, fds, headers, receipt=receipt), receipt=receipt)
+            outgoing = session.sender.publish(topic, payload, fds, headers, receipt=receipt)
+            return self._publish(topic, outgoing, receipt=receipt)
         frame = session.sender.plain(topic, payload)
         if not isinstance(frame, bytes):
-            return self._publish(frame, receipt=False)
+            return self._publish(topic, frame, receipt=False)
         window = session.sender.publishes
         if window.sent_bytes >= window.granted_bytes:
-            return self._publish_plain(frame)
+            return self._publish_plain(topic, frame)
         window.sent_bytes += len(frame)
         outbox = session.outbox
         outbox.put_small(frame)
@@ -114,12 +121,15 @@ class Client(ABC):
             return self.turn()
         return None
 
-    def _publish_plain(self, frame: bytes) -> Steps[None]:
+    def _publish_plain(self, topic: str, frame: bytes) -> Steps[None]:
         session = self.session
         window = session.sender.publishes
         while window.sent_bytes >= window.granted_bytes:
             self.flush()
-            yield self._room
+            try:
+                yield self._room
+            except Expired as expired:
+                raise _no_room(topic, expired) from None
             session.check()
         window.sent_bytes += len(frame)
         session.outbox.put_small(frame)
@@ -127,8 +137,11 @@ class Client(ABC):
             self.flush_soon()
         yield from self.turn_if_due()
 
-    def _publish(self, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
-        yield from self.send(outgoing)
+    def _publish(self, topic: str, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
+        try:
+            yield from self.send(outgoing)
+        except Expired as expired:
+            raise _no_room(topic, expired) from None
         if receipt:
             answer: Receipt = yield from self.result(self.session.await_receipt(outgoing))
             return answer
@@ -243,6 +256,15 @@ class Client(ABC):
                 f"does a subscriber not read?"
             ) from None
 
+    def forked(self) -> None:
+        """This process is a child that has inherited the connection, which goes on being its parent's."""
+        self.channel.abandon(
+            ConnectionLost(
+                f"this bus was inherited from the parent process (pid {os.getppid()}), whose connection it is; connect "
+                f"again in this process (pid {os.getpid()})"
+            )
+        )
+
     # The session's side
 
     def _on_room(self) -> None:
@@ -253,3 +275,18 @@ class Client(ABC):
     def _on_request_ended(self) -> None:
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
         self._slots.open()
+
+
+def _no_room(topic: str, expired: Expired) -> TimeoutError:
+    return TimeoutError(
+        f"there was no room for the message on {topic!r} within {expired.seconds:g} s, and it was not sent; does a "
+        f"subscriber not read?"
+    )
+
+
+def _fork() -> None:
+    for client in list(_clients):
+        client.forked()
+
+
+os.register_at_fork(after_in_child=_fork)

@@ -115,6 +115,11 @@ class Taking:
             raise ConnectionLost(f"the subscription to {self._pattern!r} was left; subscribe again")
         return message
 
+    def put_back(self, messages: list[Message]) -> None:
+        """What was taken last was not handed over after all, and is the next to be taken."""
+        self.mailbox.put_back(messages)
+        self._wake()
+
     def next_batch(self) -> Steps[list[Message]]:
         """Wait until something is there, and take all of it; empty when the subscription was left."""
         client, mailbox = self._client, self.mailbox

@@ -117,6 +117,22 @@ class Mailbox:
             self._handed.append(count)
         return taken
 
+    @property
+    def owes(self) -> bool:
+        """Whether the credit of something that was taken is still to be given back."""
+        return self._messages > 0
+
+    def put_back(self, messages: list[Message]) -> None:
+        """What was taken last was not handed over after all, and is the next to be taken. Its credit may be back."""
+        cost = 0
+        if self.group is None:
+            self._messages -= len(messages)
+            self._fds -= sum(len(message.fds) for message in messages)
+        else:
+            _, cost, _ = self._handed.pop()
+        self.queue.extendleft((message, 0) for message in reversed(messages[1:]))
+        self.queue.appendleft((messages[0], cost))
+
     def _count_handed(self) -> None:
         handed, self._handed = self._handed, []
         for count in handed:
@@ -136,7 +152,7 @@ class Mailbox:
 
     def give_back(self) -> None:
         """Return the credit of what was taken."""
-        if self._messages:
+        if self._messages > 0:
             self.credit(self, self._messages, self._bytes, self._fds)
             self._messages = self._bytes = self._fds = 0
 

@@ -160,6 +160,11 @@ class Session:
             self.unheard = False
             raise type(self.error)(*self.error.args) from self.error
 
+    @property
+    def owes(self) -> bool:
+        """Whether a tick would give something back."""
+        return any(mailbox.owes for mailbox in self.deliveries.mailboxes.values())
+
     def tick(self) -> bool:
         """Give back what was taken and is still owed, as must happen within a second; whether to tick again."""
         again = False

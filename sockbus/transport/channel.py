@@ -95,6 +95,18 @@ class Channel:
         self.blocked = None
         self.flush()
 
+    def abandon(self, error: ConnectionLost) -> None:
+        """In a child that has inherited it: end the session for this process, and let go of its copy of the socket.
+
+        Nothing is sent, received or shut down, for both processes would. What had come is the parent's to take.
+        """
+        self.sock.close()
+        for mailbox in self.session.deliveries.mailboxes.values():
+            mailbox.close()
+        for service in self.session.calls.services.values():
+            service.close()
+        self.session.fail(error)
+
     def close(self) -> None:
         """End the session, if it has not ended, and close the socket. Nothing may wait for the socket any more."""
         self.session.fail(ConnectionLost("this bus was left; connect again to use it"))

@@ -17,6 +17,7 @@ import trio
 
 import sockbus.asyncio
 import sockbus.trio
+from tests.contract import in_threads
 
 __all__ = ["PATIENCE", "RUNTIMES", "Runtime", "TrioRuntime"]
 
@@ -157,8 +158,20 @@ class AsyncioRuntime:
         return run
 
 
+class BlockingRuntime(TrioRuntime):
+    """No event loop: every call in a thread, which the tests await in Trio's."""
+
+    name = "blocking"
+    connect = staticmethod(in_threads.connect)  # type: ignore[assignment]  # the tests see the same of it
+    serving = staticmethod(in_threads.serving)
+
+
 async def _await(call: Call) -> Any:
     return await call()
 
 
-RUNTIMES: dict[str, Runtime] = {"trio": TrioRuntime(), "asyncio": AsyncioRuntime("asyncio")}
+RUNTIMES: dict[str, Runtime] = {
+    "trio": TrioRuntime(),
+    "asyncio": AsyncioRuntime("asyncio"),
+    "blocking": BlockingRuntime(),
+}

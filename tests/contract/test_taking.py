@@ -72,7 +72,10 @@ async def test_batches_are_never_empty_and_hold_everything_in_order(
                 if len(came) == COUNT:
                     return
 
-        await runtime.gather(take, functools.partial(publish_numbers, bus, topic, COUNT))
+        # Some are there before anybody takes.
+        await publish_numbers(bus, topic, 500)
+        await bus.flush()
+        await runtime.gather(take, functools.partial(publish_numbers, bus, topic, COUNT - 500, start=500))
     assert came == list(range(COUNT))
     assert min(sizes) >= 1
     assert max(sizes) > 1
@@ -200,7 +203,7 @@ async def test_subscription_is_entered_once_before_anything_is_taken(connect: Co
     async with connect() as bus:
         messages = bus.subscribe(topic)
         for take in (messages.__aiter__, messages.batches, lambda: messages.lost):
-            with pytest.raises(RuntimeError, match=rf"'{topic}' is not in force; enter it with `async with` first"):
+            with pytest.raises(RuntimeError, match=rf"'{topic}' is not in force; enter it with `(async )?with` first"):
                 take()
         with pytest.raises(RuntimeError, match="is not in force"):
             await messages.receive()

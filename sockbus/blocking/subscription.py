@@ -1,0 +1,163 @@
+"""Taking the messages of one pattern: one by one, or in batches.
+
+A message is taken and handed over with nothing between that an interrupt could come in: where one is due, what was
+taken is put back first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar, final
+
+from ..client.need import Expired, Steps
+from ..client.taking import Taking
+from ..interrupt import deferred, deliver, is_due, pending
+from ..message import Message
+from .waits import Waits
+
+__all__ = ["Batches", "Subscription"]
+
+T = TypeVar("T")
+
+
+@final
+class Subscription:
+    """Messages of one pattern, as ``Bus.subscribe`` gives them; several threads may take, each message goes to one.
+
+    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
+    was taken is never lost to a KeyboardInterrupt.
+    """
+
+    def __init__(
+        self,
+        waits: Waits,
+        pattern: str,
+        group: str | None,
+        fds: str,
+        capacity: int,
+        capacity_bytes: int,
+        timeout: float | None,
+    ) -> None:
+        self._waits = waits
+        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, how="with")
+        self._pattern = pattern
+        self._timeout = timeout
+
+    @property
+    def lost(self) -> int:
+        """Messages of this subscription that were lost so far; readable after it was left, too."""
+        return self._lost()
+
+    @deferred
+    def _lost(self) -> int:
+        mailbox = self._taking.mailbox
+        with self._waits as waits:
+            waits.look()
+        deliver()
+        return mailbox.lost
+
+    @deferred
+    def __enter__(self) -> Self:
+        try:
+            with self._waits as waits:
+                waits.drive(self._taking.entered(), self._timeout)
+                if is_due():
+                    self._taking.leave()
+        except Expired as expired:
+            raise TimeoutError(
+                f"the broker did not answer to the subscription to {self._pattern!r} within {expired.seconds:g} s; is "
+                f"it stopped?"
+            ) from None
+        finally:
+            deliver()
+        return self
+
+    @deferred
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._waits:
+            self._taking.leave()
+        deliver()
+
+    def __iter__(self) -> Self:
+        self._taking.check_entered()
+        return self
+
+    @deferred
+    def __next__(self) -> Message:
+        waits, taking = self._waits, self._taking
+        try:
+            with waits:
+                waits.look_sometimes()
+                message = taking.take()
+                if message is None:
+                    message = waits.drive(taking.next())
+                    if message is None:
+                        raise StopIteration
+                waits.note_taken()
+        except BaseException:
+            deliver()
+            raise
+        if pending.came and is_due():
+            self._put_back([message])
+        return message
+
+    @deferred
+    def receive(self, *, timeout: float | None = None) -> Message:
+        """The next message; ConnectionLost when the broker has gone, or the subscription was left. TimeoutError."""
+        message = self._take(self._taking.received, timeout)
+        if pending.came and is_due():
+            self._put_back([message])
+        return message
+
+    def batches(self, *, timeout: float | None = None) -> Batches:
+        """An iterator of lists of what is there, never empty; TimeoutError when one does not come in time."""
+        self._taking.check_entered()
+        return Batches(self, timeout)
+
+    def _take(self, steps: Callable[[], Steps[T]], timeout: float | None) -> T:
+        waits = self._waits
+        try:
+            with waits:
+                waits.look_sometimes()
+                taken = waits.drive(steps(), timeout)
+                waits.note_taken()
+                return taken
+        except Expired as expired:
+            deliver()
+            raise TimeoutError(f"no message came on {self._pattern!r} within {expired.seconds:g} s") from None
+        except BaseException:
+            deliver()
+            raise
+
+    def _next_batch(self, timeout: float | None) -> list[Message]:
+        return self._take(self._taking.next_batch, timeout)
+
+    def _put_back(self, messages: list[Message]) -> None:
+        with self._waits:
+            self._taking.put_back(messages)
+        deliver()
+
+
+@final
+class Batches:
+    """The lists of one ``Subscription.batches``."""
+
+    def __init__(self, subscription: Subscription, timeout: float | None) -> None:
+        self._subscription = subscription
+        self._timeout = timeout
+
+    def __iter__(self) -> Self:
+        return self
+
+    @deferred
+    def __next__(self) -> list[Message]:
+        taken = self._subscription._next_batch(self._timeout)
+        if not taken:
+            deliver()
+            raise StopIteration
+        if pending.came and is_due():
+            self._subscription._put_back(taken)
+        return taken

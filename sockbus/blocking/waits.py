@@ -1,0 +1,351 @@
+"""All the waiting of one connection, by the threads that use it.
+
+One lock guards the session; whoever waits lets go of it. The first to wait *polls*: it reads what comes, for everybody,
+and writes what the socket had not taken. The others are parked, and are woken one by one when what they need has come;
+when the poller has got what it needs, one of them polls. A descriptor of its own (eventfd(2)) calls the poller when it
+must look up: to write as well, to count a second, to end.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+import threading
+import time
+from threading import get_ident
+from time import monotonic
+from typing import Any, Self, TypeVar, final
+
+from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.need import Expired, Gate, Need, Steps, resume
+from ..errors import ConnectionLost
+from ..interrupt import interruptible
+from ..protocol.pending import Pending
+from ..transport.base import Blocked
+from ..transport.channel import Channel
+from ..transport.dial import Pause, Resolve, Writable
+
+__all__ = ["Waits", "drive_dialling"]
+
+T = TypeVar("T")
+
+
+@final
+class _Parker:
+    """One waiting call. Everything but ``sleep`` is done with the lock of ``Waits`` held."""
+
+    __slots__ = ("_lock", "polls_with", "woken")
+
+    def __init__(self) -> None:
+        self.woken = False
+        #: what calls it while it polls
+        self.polls_with: int | None = None
+        self._lock: Any = None
+
+    def wake(self) -> None:
+        """What it waits for has come."""
+        self.woken = True
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Let it look whether there is something to do."""
+        if self.polls_with is not None:
+            os.eventfd_write(self.polls_with, 1)
+        elif self._lock is not None and self._lock.locked():
+            self._lock.release()
+
+    def prepare(self) -> None:
+        """Make it possible to sleep; most calls never do, for they poll."""
+        if self._lock is None:
+            self._lock = threading.Lock()
+            self._lock.acquire()
+
+    @interruptible
+    def sleep(self, seconds: float | None) -> None:
+        """Until roused, or for so many seconds."""
+        self._lock.acquire(True, -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+
+
+@final
+class Waits(Client):
+    """The threads of one connection, besides what every client has.
+
+    ``with waits:`` holds the lock; every method but ``publish`` of others asks for that.
+    """
+
+    # Threads take turns by themselves.
+    yield_seconds = math.inf
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poller = select.poll()
+        self._poller.register(self._call, select.POLLIN)
+        self._poller.register(channel.sock, select.POLLIN)
+        self._asked = select.POLLIN
+        self._polls: _Parker | None = None
+        self._tick_at = math.inf
+        self._parked: dict[_Parker, None] = {}
+        self._drained = Gate()
+        #: where those wait who read for others, until they are not needed any more
+        self.over = Gate()
+        #: whether the end of the session is that this side has left
+        self.left = False
+        # Threads in a batch, and how many of them they are in.
+        self._batching: dict[int, int] = {}
+        # When a call that waits for nothing looks all the same what has come.
+        self._look_at = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._lock.acquire(False):
+            if self._owner == get_ident():
+                raise RuntimeError(
+                    "this bus is in the middle of a call of the same thread, which a signal handler or a finalizer "
+                    "interrupted; use another connection there"
+                )
+            self._lock.acquire()
+        self._owner = get_ident()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    # Life
+
+    def close(self) -> None:
+        """End the session, and close the socket once nobody polls it."""
+        self.left = self.session.error is None
+        self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
+        while self._polls is not None:
+            self._polls.rouse()
+            self._park(_Parker(), None)
+        self.channel.close()
+        self._close_call()
+
+    def forked(self) -> None:
+        # Another thread may have held the lock, and there are no others any more.
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._polls = None
+        self._parked.clear()
+        self._close_call()
+        super().forked()
+
+    def _close_call(self) -> None:
+        if self._call >= 0:
+            os.close(self._call)
+            self._call = -1
+
+    # For all calls
+
+    def send_rest(self) -> None:
+        if self._polls is not None:
+            # It does not know yet that there is something to write.
+            self._polls.rouse()
+
+    def flush_soon(self) -> None:
+        """Who publishes sends, unless it is in a batch."""
+
+    def begin_batch(self) -> None:
+        """Let what this thread publishes wait for what it publishes next."""
+        self._batching[get_ident()] = self._batching.get(get_ident(), 0) + 1
+
+    def end_batch(self) -> None:
+        """As it was before ``begin_batch``."""
+        left = self._batching.pop(get_ident()) - 1
+        if left:
+            self._batching[get_ident()] = left
+
+    def publishes_alone(self) -> bool:
+        """Whether this thread is in no batch."""
+        return get_ident() not in self._batching
+
+    def finish(self, timeout: float | None) -> None:
+        """Send what is queued, and wait until the kernel has it; what is left at the deadline leaves with other calls.
+
+        ConnectionLost when it does not leave any more.
+        """
+        self.flush()
+        if self.session.outbox.queued_bytes:
+            try:
+                self.drive(self._sent(), timeout)
+            except Expired:
+                return
+
+    def _sent(self) -> Steps[None]:
+        while self.session.outbox.queued_bytes and self.session.error is None:
+            yield self._drained
+        self.session.check()
+
+    def look_sometimes(self) -> None:
+        """``look``, if that was not done lately: for calls that never wait otherwise."""
+        if monotonic() > self._look_at:
+            self.look()
+
+    def look(self) -> None:
+        """Take what has come, and give back what is owed, without waiting."""
+        self._look_at = monotonic() + TICK_SECONDS
+        if self._polls is None and self.session.error is None:
+            self._poll(_Parker(), 0.0)
+
+    def note_taken(self) -> None:
+        """Something was taken: whoever polls must give its credit back in time."""
+        if self._polls is not None and self._tick_at == math.inf and self.session.owes:
+            self._polls.rouse()
+
+    def drive(self, steps: Steps[T], timeout: float | None = None) -> T:
+        """Wait for what the steps need until they are done, and return what they do.
+
+        After ``timeout`` seconds they get ``Expired``. Interrupted, they are closed where they wait.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            need = next(steps)
+            while True:
+                if isinstance(need, (Gate, Pending)) and not self._wait(need, deadline):
+                    deadline = None
+                    need = steps.throw(Expired(timeout or 0.0))
+                else:
+                    need = steps.send(None)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
+        finally:
+            steps.close()
+
+    def _wait(self, need: Gate | Pending, deadline: float | None) -> bool:
+        """Wait for it; whether it came before the deadline."""
+        parker = _Parker()
+        need.attach(parker.wake)
+        in_time = False
+        try:
+            while not parker.woken:
+                seconds = None if deadline is None else deadline - monotonic()
+                if seconds is not None and seconds <= 0:
+                    return False
+                if self._polls is not None or self.session.error is not None:
+                    # (When the session has ended whoever waits is woken.)
+                    self._park(parker, seconds)
+                else:
+                    self._poll(parker, seconds)
+            in_time = True
+        finally:
+            if not in_time:
+                # Also when it had been woken just before, which is then the next one's.
+                need.detach(parker.wake)
+            if self._parked and self._polls is None:
+                next(iter(self._parked)).rouse()
+        return True
+
+    def _park(self, parker: _Parker, seconds: float | None) -> None:
+        parker.prepare()
+        self._parked[parker] = None
+        self.__exit__()
+        try:
+            parker.sleep(seconds)
+        finally:
+            self.__enter__()
+            self._parked.pop(parker, None)
+
+    # Polling
+
+    def _poll(self, parker: _Parker, seconds: float | None) -> None:
+        """One turn: wait for the socket, at most so long, and do what has become possible."""
+        channel = self.channel
+        wanted = select.POLLIN
+        if channel.blocked is Blocked.WRITABLE:
+            wanted |= select.POLLOUT
+        if wanted != self._asked:
+            self._poller.modify(channel.sock, wanted)
+            self._asked = wanted
+        until = self._look_up_at(seconds)
+        self._polls = parker
+        parker.polls_with = self._call
+        self.__exit__()
+        try:
+            found = self._sleep(until)
+        finally:
+            self.__enter__()
+            self._polls = parker.polls_with = None
+            if self.session.error is not None and self._parked:
+                # Whoever closes waits for this.
+                for parker in self._parked:
+                    parker.rouse()
+        if self.session.error is None:
+            self._react(found)
+
+    def _look_up_at(self, seconds: float | None) -> float:
+        """When to stop waiting for the socket (monotonic)."""
+        until = math.inf if seconds is None else monotonic() + seconds
+        if self.session.owes:
+            self._tick_at = min(self._tick_at, monotonic() + TICK_SECONDS)
+            until = min(until, self._tick_at)
+        if self.channel.blocked is Blocked.LATER:
+            until = min(until, monotonic() + LATER_SECONDS)
+        return until
+
+    @interruptible
+    def _sleep(self, until: float) -> list[tuple[int, int]]:
+        if until == math.inf:
+            return self._poller.poll()
+        # Up, so that it is not woken a little too early again and again.
+        return self._poller.poll(math.ceil(max(0.0, until - monotonic()) * 1000))
+
+    def _react(self, found: list[tuple[int, int]]) -> None:
+        channel = self.channel
+        for fd, events in found:
+            if fd == self._call:
+                os.eventfd_read(self._call)
+            elif events & ~select.POLLOUT:
+                channel.read()
+        if channel.blocked is not None:
+            channel.unblock()
+        if channel.blocked is None:
+            self._drained.open_all()
+        if monotonic() >= self._tick_at:
+            self._tick_at = math.inf
+            self.session.tick()
+            self.flush_urgent()
+
+    def _on_room(self) -> None:
+        super()._on_room()
+        if self.session.error is not None:
+            self._drained.open_all()
+            self.over.open_all()
+            if self._polls is not None:
+                self._polls.rouse()
+
+
+def drive_dialling(steps: Steps[T], timeout: float | None) -> T:
+    """Wait for what dialling needs; no other thread knows of it yet."""
+    deadline = math.inf if timeout is None else monotonic() + timeout
+    try:
+        need = next(steps)
+        while True:
+            seconds = deadline - monotonic()
+            need = steps.throw(Expired(timeout or 0.0)) if seconds <= 0 else resume(steps, _wait_outside(need, seconds))
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
+    finally:
+        steps.close()
+
+
+@interruptible
+def _wait_outside(need: Need, seconds: float) -> Any:
+    match need:
+        case Writable():
+            poller = select.poll()
+            poller.register(need.sock, select.POLLOUT)
+            poller.poll(None if seconds == math.inf else math.ceil(seconds * 1000))
+        case Pause():
+            time.sleep(min(need.seconds, seconds))
+        case Resolve():
+            try:
+                return socket.getaddrinfo(need.host, need.port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                return error
+    return None
