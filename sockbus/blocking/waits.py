@@ -191,7 +191,10 @@ class Waits(Client):
         """Take what has come, and give back what is owed, without waiting."""
         self._look_at = monotonic() + TICK_SECONDS
         if self._polls is None and self.session.error is None:
-            self._poll(_Parker(), 0.0)
+            try:
+                self._poll(_Parker(), 0.0)
+            finally:
+                self._hand_on()
 
     def note_taken(self) -> None:
         """Something was taken: whoever polls must give its credit back in time."""
@@ -237,9 +240,13 @@ class Waits(Client):
             if not in_time:
                 # Also when it had been woken just before, which is then the next one's.
                 need.detach(parker.wake)
-            if self._parked and self._polls is None:
-                next(iter(self._parked)).rouse()
+            self._hand_on()
         return True
+
+    def _hand_on(self) -> None:
+        """Whoever has polled does not any more: another one that waits must."""
+        if self._parked and self._polls is None:
+            next(iter(self._parked)).rouse()
 
     def _park(self, parker: _Parker, seconds: float | None) -> None:
         parker.prepare()
