@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import trio
 
@@ -47,7 +47,7 @@ class connect:  # noqa: N801  # as it is called everywhere
     async def __aenter__(self) -> Bus:
         return Bus(await in_thread(self._connecting.__enter__, abandon=False))
 
-    async def __aexit__(self, *left: Any) -> None:
+    async def __aexit__(self, *left: object) -> None:
         with trio.CancelScope(shield=True):
             await in_thread(self._connecting.__exit__, *left)
 
@@ -133,7 +133,7 @@ class Handlers:
         raise Stopped
 
     async def _watch(self) -> None:
-        while self._session.error is None and not self._cancelled:
+        while self._session.error is None and not self._cancelled:  # noqa: ASYNC110  # a thread of nobody's sets it
             await trio.sleep(SLICE)
         self.cancel()
 
@@ -151,11 +151,11 @@ class Subscription:
     def lost(self) -> int:
         return self._subscription.lost
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> Self:
         await in_thread(self._subscription.__enter__, abandon=False)
         return self
 
-    async def __aexit__(self, *left: Any) -> None:
+    async def __aexit__(self, *left: object) -> None:
         with trio.CancelScope(shield=True):
             await in_thread(self._subscription.__exit__, *left)
 
