@@ -157,11 +157,15 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def raise_open_files(limits: Limits) -> None:
-    """Raise the soft limit of open files to the hard one, and take ``total_fds`` from it where it was not chosen."""
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: for a process that is a broker and nothing else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
+
+
+def settle_total_fds(limits: Limits) -> None:
+    """Take ``total_fds`` from the soft limit of open files where it was not chosen."""
     if not limits.total_fds:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         limits.total_fds = max(limits.message_fds, soft // 4)

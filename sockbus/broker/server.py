@@ -22,7 +22,7 @@ from ..protocol.frame import Kind, control
 from ..transport.base import Transport
 from ..transport.listener import Listener
 from .admission import Porch
-from .config import Config, raise_open_files
+from .config import Config, settle_total_fds
 from .hub import Hub
 from .link import Link
 from .lock import Claim
@@ -50,7 +50,7 @@ class Server:
 
     def __init__(self, config: Config, listening: Callable[[str], None] = lambda _: None) -> None:
         self.config = config
-        raise_open_files(config.limits)
+        settle_total_fds(config.limits)
         self.hub = Hub(config.limits)
         self.addresses: list[str] = []
         self._listening = listening

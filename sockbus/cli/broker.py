@@ -13,7 +13,7 @@ from argparse import Namespace
 from typing import final
 
 from ..address import default_address
-from ..broker.config import Config, ConfigError, load
+from ..broker.config import Config, ConfigError, load, raise_open_files
 from ..broker.server import Server
 from ..errors import ConnectError
 from .log import start_logging
@@ -42,6 +42,7 @@ def broker(arguments: Namespace) -> None:
         except (Failure, ReaderGone) as error:
             log.warning("`listening on %s` was not printed: %s", address, error)
 
+    raise_open_files()
     server = Server(config, announce)
 
     def stop() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from sockbus.address import Address
-from sockbus.broker.config import LIMITS, Config, ConfigError, Limits, load, raise_open_files
+from sockbus.broker.config import LIMITS, Config, ConfigError, Limits, load, raise_open_files, settle_total_fds
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -124,23 +125,35 @@ def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+class OpenFiles(NamedTuple):
+    """What getrlimit(2) says of RLIMIT_NOFILE."""
+
+    soft: int
+    hard: int
+
+
 @pytest.fixture
-def open_files_limit() -> Iterator[int]:
-    """The soft limit of open files, halved for the test."""
+def open_files() -> Iterator[OpenFiles]:
+    """The limit of open files, the soft one halved for the test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft // 2, hard))
-    yield hard
+    yield OpenFiles(soft // 2, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_soft_limit_of_open_files_is_raised_and_a_quarter_is_for_messages(open_files_limit: int) -> None:
+def test_soft_limit_of_open_files_is_raised_to_the_hard_one(open_files: OpenFiles) -> None:
+    raise_open_files()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (open_files.hard, open_files.hard)
+
+
+def test_quarter_of_the_open_files_is_for_messages_and_the_limit_stays(open_files: OpenFiles) -> None:
     limits = Limits()
-    raise_open_files(limits)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (open_files_limit, open_files_limit)
-    assert limits.total_fds == open_files_limit // 4
+    settle_total_fds(limits)
+    assert limits.total_fds == open_files.soft // 4
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == open_files
 
 
-def test_chosen_total_of_fds_stays(open_files_limit: int) -> None:
+def test_chosen_total_of_fds_stays() -> None:
     limits = Limits(total_fds=5)
-    raise_open_files(limits)
+    settle_total_fds(limits)
     assert limits.total_fds == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -119,6 +120,15 @@ def test_limits_are_set_by_options_and_by_the_file_and_options_win(place: Path) 
         done = run("pub", "a", "-", "--address", f"unix:{place}/bus", stdin=b"x" * 500)
         assert (done.code, done.err.count("\n")) == (1, 1)
         assert "message_bytes = 500" in done.err
+
+
+def test_as_many_files_are_open_as_the_system_lets_it(place: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"]
+    with Program([*low, *command("broker", f"unix:{place}/bus")]) as program:
+        assert program.out.next() == f"listening on unix:{place}/bus"
+        assert resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        assert re.search(rf"total_fds +{hard // 4}\n", run("status", "--address", f"unix:{place}/bus").out)
 
 
 def test_addresses_of_the_command_line_replace_those_of_the_file(place: Path) -> None:
