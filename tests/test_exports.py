@@ -16,6 +16,7 @@ EXPORTS = {
         "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost", "SockbusError", "TooManyFds",
     },
     "sockbus.trio": {"Bus", "Subscription", "connect"},
+    "sockbus.testing": {"Broker"},
 }  # fmt: skip
 
 BUS = {

@@ -45,6 +45,7 @@ FLOORS = {
     "asyncio": Room(5, "asyncio"),
     "blocking": Room(5, "blocking"),
     "cli": Room(6, "cli"),
+    "testing": Room(6, "testing"),
     "__main__": Room(7, "__main__"),
 }
 VALUES_FLOOR = 1
