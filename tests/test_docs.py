@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +17,11 @@ import pytest
 from sockbus.broker.config import LIMITS
 from sockbus.cli.parser import parse_arguments
 from sockbus.trio import Bus
-from tests.brokers import PATIENCE, ROOT, BrokerProcess, environment
+from tests.brokers import PATIENCE, ROOT, environment
 
 README = (ROOT / "README.md").read_text()
 SOCKETS = (ROOT / "docs" / "sockets.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerProcess]:
-    with BrokerProcess() as broker:
-        yield broker
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -49,7 +42,7 @@ def test_readme_begins_with_a_program_of_about_ten_lines() -> None:
     ("number", "printed"),
     [(0, r"sensors\.kitchen\.temp \{'c': 21\.5\} \d+\n"), (1, r"b'# sockbus\\n'\n"), (2, r"HELLO\n")],
 )
-def test_python_in_the_readme_runs(number: int, printed: str, broker: BrokerProcess) -> None:
+def test_python_in_the_readme_runs(number: int, printed: str, sockbus_address: str) -> None:
     program = blocks(README, "python")[number]
     if "trio.run(" not in program:
         body = textwrap.indent(program, 8 * " ")
@@ -60,7 +53,7 @@ def test_python_in_the_readme_runs(number: int, printed: str, broker: BrokerProc
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env=environment(SOCKBUS_ADDRESS=broker.unix),
+        env=environment(SOCKBUS_ADDRESS=sockbus_address),
         capture_output=True,
         timeout=PATIENCE,
         check=False,

@@ -1,18 +1,11 @@
-"""The fixtures of tests/brokers.py, by name, and a broker for what leaves nothing behind in it."""
+"""The fixture ``place`` of tests/brokers.py, by name.
+
+A broker for the examples is ``sockbus_broker``, or ``sockbus_address`` alone. The demonstration starts one of its own,
+as a process, which its tests kill.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.brokers import place
 
-import pytest
-
-from tests.brokers import BrokerProcess, broker, place
-
-__all__ = ["broker", "common_broker", "place"]
-
-
-@pytest.fixture(scope="module")
-def common_broker() -> Iterator[BrokerProcess]:
-    """For tests whose programs subscribe to nothing and serve nothing that another test could meet."""
-    with BrokerProcess() as broker:
-        yield broker
+__all__ = ["place"]

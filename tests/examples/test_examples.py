@@ -1,4 +1,4 @@
-"""Each example run as its docstring says, as a process against a real broker."""
+"""Each example run as its docstring says, as a process against a broker in this one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import pytest
 
-from tests.brokers import PATIENCE, ROOT, BrokerProcess, Done, Program, environment
+from sockbus.testing import Broker
+from tests.brokers import PATIENCE, ROOT, Done, Program, environment
 
 EXAMPLES = ROOT / "examples"
 MINIMAL = "minimal_client.py"
@@ -64,36 +65,32 @@ def assert_one_complaint(done: Done, name: str, named: str) -> None:
     assert re.fullmatch(rf"{name.removesuffix('.py')}: .*{re.escape(named)}.*\n", done.err)
 
 
-def address_of(broker: BrokerProcess, scheme: str) -> str:
-    return broker.unix if scheme == "unix" else broker.address(scheme)
-
-
 # The main job of each
 
 
 @pytest.mark.parametrize(("server", "client"), [("unix", "unix"), ("tcp", "tcp"), ("unix", "tcp"), ("tcp", "stream")])
-def test_lines_come_back_in_upper_case_whatever_the_addresses(server: str, client: str, broker: BrokerProcess) -> None:
-    with running("uppercase_server.py", address_of(broker, server)):
-        done = run("uppercase_client.py", address_of(broker, client), stdin="hello\n\ngrüße, Welt")
+def test_lines_come_back_in_upper_case_whatever_the_addresses(server: str, client: str, sockbus_broker: Broker) -> None:
+    with running("uppercase_server.py", sockbus_broker.addresses[server]):
+        done = run("uppercase_client.py", sockbus_broker.addresses[client], stdin="hello\n\ngrüße, Welt")
     assert done == (0, "HELLO\n\nGRÜSSE, WELT\n", "")
 
 
-def test_address_is_taken_from_the_environment(common_broker: BrokerProcess) -> None:
-    assert run("publish.py", "a.b", "text", address=common_broker.stream).out.startswith("Receipt(matched=0,")
+def test_address_is_taken_from_the_environment(sockbus_address: str) -> None:
+    assert run("publish.py", "a.b", "text", address=sockbus_address).out.startswith("Receipt(matched=0,")
 
 
-def test_uppercase_client_without_a_server_says_so(common_broker: BrokerProcess) -> None:
-    done = run("uppercase_client.py", common_broker.unix, stdin="hello\n")
+def test_uppercase_client_without_a_server_says_so(sockbus_address: str) -> None:
+    done = run("uppercase_client.py", sockbus_address, stdin="hello\n")
     assert_one_complaint(done, "uppercase_client.py", "text.upper")
 
 
 @pytest.mark.parametrize(("subscriber", "publisher"), [("unix", "tcp"), ("tcp", "stream")])
 def test_subscriber_prints_what_was_published_and_by_whom(
-    subscriber: str, publisher: str, broker: BrokerProcess
+    subscriber: str, publisher: str, sockbus_broker: Broker
 ) -> None:
-    with running("subscribe.py", "sensors.*.temp", address_of(broker, subscriber)) as program:
-        other = run("publish.py", "sensors.temp", "not matched", address_of(broker, publisher))
-        done = run("publish.py", "sensors.kitchen.temp", "21.5", address_of(broker, publisher))
+    with running("subscribe.py", "sensors.*.temp", sockbus_broker.addresses[subscriber]) as program:
+        other = run("publish.py", "sensors.temp", "not matched", sockbus_broker.addresses[publisher])
+        done = run("publish.py", "sensors.kitchen.temp", "21.5", sockbus_broker.addresses[publisher])
         line = program.out.next()
     assert other.out == "Receipt(matched=0, delivered=0, dropped=0, without_fds=0)\n"
     assert done == (0, "Receipt(matched=1, delivered=1, dropped=0, without_fds=0)\n", "")
@@ -103,33 +100,37 @@ def test_subscriber_prints_what_was_published_and_by_whom(
 
 
 @pytest.mark.parametrize(("receiver", "sender"), [("seqpacket", "stream"), ("stream", "unix")])
-def test_receiver_reads_a_file_that_has_no_path(receiver: str, sender: str, broker: BrokerProcess) -> None:
+def test_receiver_reads_a_file_that_has_no_path(receiver: str, sender: str, sockbus_broker: Broker) -> None:
     content = b"line\n" * 20_000
-    with tempfile.TemporaryFile() as file, running("pass_file.py", "receive", address_of(broker, receiver)) as program:
+    with (
+        tempfile.TemporaryFile() as file,
+        running("pass_file.py", "receive", sockbus_broker.addresses[receiver]) as program,
+    ):
         file.write(content)
         file.flush()
-        done = run("pass_file.py", "send", "/dev/stdin", address_of(broker, sender), stdin=file)
+        done = run("pass_file.py", "send", "/dev/stdin", sockbus_broker.addresses[sender], stdin=file)
         assert program.out.rest() == content
         assert (program.code(), program.err.rest()) == (0, b"")
     assert done == (0, "Receipt(matched=1, delivered=1, dropped=0, without_fds=0)\n", "")
 
 
-def test_file_is_not_sent_over_tcp(common_broker: BrokerProcess) -> None:
-    assert_one_complaint(run("pass_file.py", "send", __file__, common_broker.tcp), "pass_file.py", "UNIX socket")
+def test_file_is_not_sent_over_tcp(sockbus_broker: Broker) -> None:
+    done = run("pass_file.py", "send", __file__, sockbus_broker.addresses["tcp"])
+    assert_one_complaint(done, "pass_file.py", "UNIX socket")
 
 
-def test_file_is_not_received_over_tcp_and_the_sender_is_told(broker: BrokerProcess) -> None:
-    with running("pass_file.py", "receive", broker.tcp):
-        done = run("pass_file.py", "send", __file__, broker.unix)
+def test_file_is_not_received_over_tcp_and_the_sender_is_told(sockbus_broker: Broker) -> None:
+    with running("pass_file.py", "receive", sockbus_broker.addresses["tcp"]):
+        done = run("pass_file.py", "send", __file__, sockbus_broker.address)
     assert done == (0, "Receipt(matched=1, delivered=0, dropped=0, without_fds=1)\n", "")
 
 
 @pytest.mark.parametrize("sharer", ["unix", "tcp"])
-def test_workers_on_every_transport_share_the_jobs(sharer: str, broker: BrokerProcess) -> None:
+def test_workers_on_every_transport_share_the_jobs(sharer: str, sockbus_broker: Broker) -> None:
     with contextlib.ExitStack() as stack:
         for transport in ("seqpacket", "stream", "tcp"):
-            stack.enter_context(running("work_queue.py", "work", address_of(broker, transport)))
-        done = run("work_queue.py", "share", address_of(broker, sharer))
+            stack.enter_context(running("work_queue.py", "work", sockbus_broker.addresses[transport]))
+        done = run("work_queue.py", "share", sockbus_broker.addresses[sharer])
     assert (done.code, done.err) == (0, "")
     *results, summary = done.out.splitlines()
     found = [re.fullmatch(r"(worker-\d+): (\d+) primes are below (\d+)", line) for line in results]
@@ -140,13 +141,13 @@ def test_workers_on_every_transport_share_the_jobs(sharer: str, broker: BrokerPr
     assert len(by_worker) == 3
 
 
-def test_jobs_without_workers_are_not_shared_out(common_broker: BrokerProcess) -> None:
-    assert_one_complaint(run("work_queue.py", "share", common_broker.unix), "work_queue.py", "no worker")
+def test_jobs_without_workers_are_not_shared_out(sockbus_address: str) -> None:
+    assert_one_complaint(run("work_queue.py", "share", sockbus_address), "work_queue.py", "no worker")
 
 
 @pytest.mark.parametrize("transport", ["unix", "seqpacket", "stream", "tcp"])
-def test_minimal_client_does_its_round(transport: str, common_broker: BrokerProcess) -> None:
-    done = run(MINIMAL, address_of(common_broker, transport))
+def test_minimal_client_does_its_round(transport: str, sockbus_broker: Broker) -> None:
+    done = run(MINIMAL, sockbus_broker.addresses[transport])
     assert (done.code, done.err) == (0, "")
     read_back = (EXAMPLES / MINIMAL).read_text().splitlines()[0] in done.out
     assert read_back == (transport != "tcp")
@@ -171,16 +172,16 @@ def test_tcp_port_without_a_broker_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", RUNNING, ids=" ".join)
-def test_broker_that_stops_ends_them_with_one_line(arguments: tuple[str, ...], broker: BrokerProcess) -> None:
-    with running(*arguments, broker.unix) as program:
-        broker.stop()
+def test_broker_that_stops_ends_them_with_one_line(arguments: tuple[str, ...], sockbus_broker: Broker) -> None:
+    with running(*arguments, sockbus_broker.address) as program:
+        sockbus_broker.stop()
         done = Done(program.code(), program.out.rest().decode(), program.err.rest().decode())
     assert_one_complaint(done, arguments[0], "broker")
 
 
 @pytest.mark.parametrize("arguments", RUNNING, ids=" ".join)
-def test_ctrl_c_ends_them_without_a_word(arguments: tuple[str, ...], broker: BrokerProcess) -> None:
-    with running(*arguments, broker.unix) as program:
+def test_ctrl_c_ends_them_without_a_word(arguments: tuple[str, ...], sockbus_address: str) -> None:
+    with running(*arguments, sockbus_address) as program:
         program.signal(signal.SIGINT)
         assert (program.code(), program.out.rest(), program.err.rest()) == (-signal.SIGINT, b"", b"")
 
