@@ -89,6 +89,52 @@ def test_numbers_in_the_readme_are_the_defaults() -> None:
     assert "1 MiB ahead" in README
 
 
+# docs/testing.md
+
+
+@pytest.fixture
+def testing_page(tmp_path: Path) -> Path:
+    """A directory with the examples, each in the file that its first line names."""
+    for program in blocks((ROOT / "docs" / "testing.md").read_text(), "python"):
+        name = program.partition("\n")[0].removeprefix("# ")
+        assert re.fullmatch(r"\w+\.py", name)
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(program)
+    return tmp_path
+
+
+def test_tests_of_the_testing_page_pass(testing_page: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-rA", "-p", "no:cacheprovider"],
+        cwd=testing_page,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert set(re.findall(r"^PASSED (\w+\.py)", run.stdout, re.M)) == {
+        path.name for path in testing_page.glob("test_*.py")
+    }
+
+
+def test_programs_of_the_testing_page_run_or_are_tested(testing_page: Path) -> None:
+    programs = sorted(path.name for path in testing_page.iterdir() if not path.name.startswith("test_"))
+    assert programs == ["kitchen.py", "with_unittest.py"]
+    run = subprocess.run(
+        [sys.executable, "with_unittest.py"],
+        cwd=testing_page,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 0
+    assert re.search(r"Ran 1 test .*\n\nOK\n", run.stderr)
+
+
 # Links
 
 

@@ -127,14 +127,17 @@ def test_address_before_it_is_entered_is_an_error() -> None:
         assert broker.address
 
 
-def test_files_that_others_put_beside_the_sockets_go_too() -> None:
+def test_files_that_others_put_beside_the_sockets_go_too(place: Path) -> None:
     with Broker() as broker:
         Path(broker.address.removeprefix("unix:"), "file").touch()
+    assert list(place.iterdir()) == []
 
 
 def test_directory_that_somebody_removed_is_no_error() -> None:
     with Broker() as broker:
         shutil.rmtree(broker.address.removeprefix("unix:"))
+        assert trio.run(is_absent, broker.address)
+    assert brokers_threads() == []
 
 
 # When something is wrong
