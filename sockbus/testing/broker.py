@@ -80,7 +80,8 @@ class Broker:
         self._stopping = True
         if self._tell_to_stop is not None:
             self._tell_to_stop()
-        self._thread.join()
+        if self._thread.is_alive():  # one that is interrupted in its first steps ends by itself
+            self._thread.join()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -89,12 +90,11 @@ class Broker:
         if self._thread is not None:
             raise RuntimeError("a Broker is entered once; make another one")
         # A daemon: a Broker that nobody leaves must not keep the interpreter from ending.
-        thread = threading.Thread(target=self._run, name="sockbus-broker", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._thread = threading.Thread(target=self._run, name="sockbus-broker", daemon=True)
         try:
+            self._thread.start()
             self._begun.wait()
-        except BaseException:  # Ctrl-C
+        except BaseException:  # Ctrl-C, or no room for a thread
             self.stop()
             raise
         if self._failure is not None:

@@ -172,8 +172,7 @@ def test_thread_that_cannot_be_started_is_an_error_of_entering(monkeypatch: pyte
         with pytest.raises(RuntimeError, match="can't start"):
             broker.__enter__()
     broker.stop()
-    with broker:
-        assert trio.run(round_trip, broker.address).payload == "payload"
+    assert brokers_threads() == []
 
 
 # With less than five Trio does not start, and leaves to the garbage collector what it has opened by then.
