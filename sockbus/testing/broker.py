@@ -44,7 +44,8 @@ class Broker:
 
     Entering returns once all addresses accept, and raises what keeps the broker from starting: ConnectError, or
     OSError when the system has no room for it. Leaving is ``stop``. Both block, for some milliseconds as a rule, and
-    may be used inside an event loop all the same: the broker does not depend on it. A Broker is entered once.
+    await nothing, so that nothing cancels them; inside an event loop they may be used all the same, for the broker does
+    not depend on it. A Broker is entered once.
     """
 
     #: By scheme: "unix", "seqpacket", "stream", and "tcp" on a port of 127.0.0.1. Empty until it was entered; after

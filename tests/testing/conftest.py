@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     ``tmp_path`` comes first, so that pytest does not put its own directory into it.
     """
-    path = Path(tempfile.mkdtemp(prefix="sockbus-test-"))
-    monkeypatch.setattr(tempfile, "tempdir", str(path))
-    yield path
-    assert list(path.iterdir()) == []
-    path.rmdir()
+    with tempfile.TemporaryDirectory(prefix="sockbus-test-") as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
+        assert os.listdir(name) == []
     assert brokers_threads() == []
