@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import sockbus.asyncio
 from sockbus import MessageTooLarge, SockbusError
 from sockbus.testing import Broker
 from sockbus.transport import listener
@@ -126,7 +127,9 @@ def test_in_a_plain_program() -> None:
 def test_inside_an_asyncio_loop_that_goes_on() -> None:
     async def main() -> object:
         with Broker() as broker:
-            message = await asyncio.to_thread(trio.run, round_trip, broker.address)
+            async with sockbus.asyncio.connect(broker.address) as bus, bus.subscribe("a.b") as messages:
+                await bus.publish("a.b", "payload")
+                message = await asyncio.wait_for(messages.receive(), PATIENCE)
         await asyncio.sleep(0)
         return message.payload
 
