@@ -103,16 +103,20 @@ def testing_page(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tests_of_the_testing_page_pass(testing_page: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-rA", "-p", "no:cacheprovider"],
-        cwd=testing_page,
+def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
         env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+
+
+def test_tests_of_the_testing_page_pass(testing_page: Path) -> None:
+    run = run_python(testing_page, "-W", "error", "-m", "pytest", "-rA", "-p", "no:cacheprovider")
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
     assert set(re.findall(r"^PASSED (\w+\.py)", run.stdout, re.M)) == {
         path.name for path in testing_page.glob("test_*.py")
@@ -122,15 +126,7 @@ def test_tests_of_the_testing_page_pass(testing_page: Path) -> None:
 def test_programs_of_the_testing_page_run_or_are_tested(testing_page: Path) -> None:
     programs = sorted(path.name for path in testing_page.iterdir() if not path.name.startswith("test_"))
     assert programs == ["kitchen.py", "with_unittest.py"]
-    run = subprocess.run(
-        [sys.executable, "with_unittest.py"],
-        cwd=testing_page,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    run = run_python(testing_page, "with_unittest.py")
     assert run.returncode == 0
     assert re.search(r"Ran 1 test .*\n\nOK\n", run.stderr)
 
