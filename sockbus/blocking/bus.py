@@ -23,9 +23,10 @@ from ..message import Message, Receipt
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..transport.channel import Channel
+from .poller import drive_dialling
 from .scopes import Background, Batch
 from .subscription import Subscription
-from .waits import Waits, drive_dialling
+from .waits import Waits
 from .workers import Workers
 
 __all__ = ["Bus", "connect"]

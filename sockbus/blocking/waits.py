@@ -2,32 +2,28 @@
 
 One lock guards the session; whoever waits lets go of it. The first to wait *polls*: it reads what comes, for everybody,
 and writes what the socket had not taken. The others are parked, and are woken one by one when what they need has come;
-when the poller has got what it needs, one of them polls. A descriptor of its own (eventfd(2)) calls the poller when it
-must look up: to write as well, to count a second, to end.
+when the poller has got what it needs, one of them polls. It is called when it must look up: to write as well, to count
+a second, to end.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import select
-import socket
 import threading
-import time
 from threading import get_ident
 from time import monotonic
 from typing import Any, Self, TypeVar, final
 
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
-from ..client.need import Expired, Gate, Need, Steps, resume
+from ..client.need import Expired, Gate, Steps
 from ..errors import ConnectionLost
 from ..interrupt import interruptible
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
-from ..transport.dial import Pause, Resolve, Writable
+from .poller import Poller
 
-__all__ = ["Waits", "drive_dialling"]
+__all__ = ["Waits"]
 
 T = TypeVar("T")
 
@@ -41,7 +37,7 @@ class _Parker:
     def __init__(self) -> None:
         self.woken = False
         #: what calls it while it polls
-        self.polls_with: int | None = None
+        self.polls_with: Poller | None = None
         self._lock: Any = None
 
     def wake(self) -> None:
@@ -52,7 +48,7 @@ class _Parker:
     def rouse(self) -> None:
         """Let it look whether there is something to do."""
         if self.polls_with is not None:
-            os.eventfd_write(self.polls_with, 1)
+            self.polls_with.call()
         elif self._lock is not None and self._lock.locked():
             self._lock.release()
 
@@ -82,11 +78,7 @@ class Waits(Client):
         super().__init__(channel)
         self._lock = threading.Lock()
         self._owner = 0
-        self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poller = select.poll()
-        self._poller.register(self._call, select.POLLIN)
-        self._poller.register(channel.sock, select.POLLIN)
-        self._asked = select.POLLIN
+        self._poller = Poller(channel.sock)
         self._polls: _Parker | None = None
         self._tick_at = math.inf
         self._parked: dict[_Parker, None] = {}
@@ -125,7 +117,7 @@ class Waits(Client):
             self._polls.rouse()
             self._park(_Parker(), None)
         self.channel.close()
-        self._close_call()
+        self._poller.close()
 
     def forked(self) -> None:
         # Another thread may have held the lock, and there are no others any more.
@@ -133,13 +125,8 @@ class Waits(Client):
         self._owner = 0
         self._polls = None
         self._parked.clear()
-        self._close_call()
+        self._poller.close()
         super().forked()
-
-    def _close_call(self) -> None:
-        if self._call >= 0:
-            os.close(self._call)
-            self._call = -1
 
     # For all calls
 
@@ -262,19 +249,13 @@ class Waits(Client):
 
     def _poll(self, parker: _Parker, seconds: float | None) -> None:
         """One turn: wait for the socket, at most so long, and do what has become possible."""
-        channel = self.channel
-        wanted = select.POLLIN
-        if channel.blocked is Blocked.WRITABLE:
-            wanted |= select.POLLOUT
-        if wanted != self._asked:
-            self._poller.modify(channel.sock, wanted)
-            self._asked = wanted
+        self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
         until = self._look_up_at(seconds)
         self._polls = parker
-        parker.polls_with = self._call
+        parker.polls_with = self._poller
         self.__exit__()
         try:
-            found = self._sleep(until)
+            found = self._poller.sleep(until)
         finally:
             self.__enter__()
             self._polls = parker.polls_with = None
@@ -295,20 +276,10 @@ class Waits(Client):
             until = min(until, monotonic() + LATER_SECONDS)
         return until
 
-    @interruptible
-    def _sleep(self, until: float) -> list[tuple[int, int]]:
-        if until == math.inf:
-            return self._poller.poll()
-        # Up, so that it is not woken a little too early again and again.
-        return self._poller.poll(math.ceil(max(0.0, until - monotonic()) * 1000))
-
     def _react(self, found: list[tuple[int, int]]) -> None:
         channel = self.channel
-        for fd, events in found:
-            if fd == self._call:
-                os.eventfd_read(self._call)
-            elif events & ~select.POLLOUT:
-                channel.read()
+        if self._poller.is_readable(found):
+            channel.read()
         if channel.blocked is not None:
             channel.unblock()
         if channel.blocked is None:
@@ -325,34 +296,3 @@ class Waits(Client):
             self.over.open_all()
             if self._polls is not None:
                 self._polls.rouse()
-
-
-def drive_dialling(steps: Steps[T], timeout: float | None) -> T:
-    """Wait for what dialling needs; no other thread knows of it yet."""
-    deadline = math.inf if timeout is None else monotonic() + timeout
-    try:
-        need = next(steps)
-        while True:
-            seconds = deadline - monotonic()
-            need = steps.throw(Expired(timeout or 0.0)) if seconds <= 0 else resume(steps, _wait_outside(need, seconds))
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
-    finally:
-        steps.close()
-
-
-@interruptible
-def _wait_outside(need: Need, seconds: float) -> Any:
-    match need:
-        case Writable():
-            poller = select.poll()
-            poller.register(need.sock, select.POLLOUT)
-            poller.poll(None if seconds == math.inf else math.ceil(seconds * 1000))
-        case Pause():
-            time.sleep(min(need.seconds, seconds))
-        case Resolve():
-            try:
-                return socket.getaddrinfo(need.host, need.port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                return error
-    return None
