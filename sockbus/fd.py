@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import IO, Any, Protocol, Self, final
 
-__all__ = ["Fd", "HasFileno", "SharedFds", "close_fds", "closing_settled", "descriptor", "duplicate"]
+from .interrupt import deferred, deliver, deliver_soon, is_due, pending
+
+__all__ = ["Fd", "HasFileno", "SharedFds", "close_each", "close_fds", "closing_settled", "descriptor", "duplicate"]
 
 log = logging.getLogger("sockbus.fd")
 
@@ -63,8 +65,14 @@ class Fd:
             raise ValueError("this Fd was closed, or its descriptor was handed on")
         return self._fd
 
+    @deferred
     def close(self) -> None:
         """Close it; again is no error. A socket is closed soon, in another thread, for it may linger."""
+        self._close()
+        if pending.came:
+            deliver()
+
+    def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             close_own(fd)
@@ -99,11 +107,24 @@ class Fd:
     ) -> None:
         self.close()
 
+    @deferred
     def __del__(self) -> None:
-        self.close()
+        # A KeyboardInterrupt in a finalizer would be lost, and the descriptor with it.
+        self._close()
+        if pending.came and is_due():
+            deliver_soon()
 
     def __repr__(self) -> str:
         return f"<Fd {self._fd}>" if self._fd >= 0 else "<Fd closed>"
+
+
+@deferred
+def close_each(fds: Iterable[Fd]) -> None:
+    """Close them all."""
+    for fd in fds:
+        fd._close()
+    if pending.came:
+        deliver()
 
 
 class SharedFds:

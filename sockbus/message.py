@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, final
 
-from .fd import Fd, HasFileno
+from .fd import Fd, HasFileno, close_each
 from .payload import Headers, decode_headers, decode_payload
 
 __all__ = ["Message", "Peer", "Receipt", "Reply"]
@@ -109,8 +109,7 @@ class Message:
 
     def close(self) -> None:
         """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""
-        for fd in self.fds:
-            fd.close()
+        close_each(self.fds)
 
     def __enter__(self) -> Self:
         return self

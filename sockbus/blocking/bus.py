@@ -18,7 +18,7 @@ from ..client.connecting import CONNECT_SECONDS, Connecting
 from ..client.face import Face
 from ..client.need import Expired
 from ..fd import HasFileno
-from ..interrupt import deferred, deliver, install, pending, uninstall
+from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
 from ..message import Message, Receipt
 from ..payload import Headers
 from ..protocol.handshake import check_name
@@ -63,8 +63,9 @@ class connect:  # noqa: N801  # used like a function
             channel = drive_dialling(connecting.dialled(), self._timeout)
             bus = Bus(channel, connecting.road)
             bus._open(connecting, None if deadline is None else deadline - monotonic())
-            if pending.came:
-                bus._waits.close()
+            if is_due():
+                with bus._waits as waits:
+                    waits.close()
                 deliver()
         except BaseException:
             uninstall()

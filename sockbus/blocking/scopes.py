@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import final
 
 from ..client.need import Steps
-from ..interrupt import deferred, deliver
+from ..interrupt import deferred, deliver, is_due
 from .waits import Waits
 
 __all__ = ["Background", "Batch"]
@@ -24,7 +24,11 @@ class Batch:
     def __enter__(self) -> None:
         with self._waits as waits:
             waits.begin_batch()
-        deliver()
+        if is_due():
+            # What raises here is not left by its __exit__.
+            with self._waits as waits:
+                waits.end_batch()
+            deliver()
 
     @deferred
     def __exit__(
@@ -54,17 +58,23 @@ class Background:
     def __enter__(self) -> None:
         self._waits.session.check()
         self._thread.start()
-        deliver()
+        if is_due():
+            self._stop()
+            deliver()
 
     @deferred
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+        deliver()
+
+    def _stop(self) -> None:
         with self._waits:
             self._ended = True
             self._waits.over.open_all()
+        # It ends as soon as it has the lock.
         self._thread.join()
-        deliver()
 
     def _run(self) -> None:
         with self._waits as waits:

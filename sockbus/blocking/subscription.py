@@ -62,14 +62,19 @@ class Subscription:
         try:
             with self._waits as waits:
                 waits.drive(self._taking.entered(), self._timeout)
-                if is_due():
-                    self._taking.leave()
         except Expired as expired:
+            deliver()
             raise TimeoutError(
                 f"the broker did not answer to the subscription to {self._pattern!r} within {expired.seconds:g} s; is "
                 f"it stopped?"
             ) from None
-        finally:
+        except BaseException:
+            deliver()
+            raise
+        if is_due():
+            # What raises here is not left by its __exit__.
+            with self._waits:
+                self._taking.leave()
             deliver()
         return self
 
