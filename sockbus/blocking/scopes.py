@@ -37,10 +37,10 @@ class Batch:
         try:
             with self._waits as waits:
                 waits.end_batch()
-                if error is None:
-                    waits.finish(None)
-                else:
+                if error is not None:
                     waits.flush()
+                elif waits.publishes_alone():
+                    waits.finish(None)
         finally:
             deliver()
 
