@@ -1,7 +1,8 @@
 """``sockbus broker``: a ``Server`` with addresses, limits, signals and a log.
 
 stdout gets the lines ``listening on ADDRESS`` and nothing else. A stdout or a ready descriptor that nobody reads is
-told in the log and costs nothing more.
+told in the log and costs nothing more. A lifeline is a pipe or socket whose end is the broker's end: the kernel closes
+the other end of it however its holder dies, before the broker looks or after.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import stat
 from argparse import Namespace
+from collections.abc import Callable
 from typing import final
+
+import trio
 
 from ..address import default_address
 from ..broker.config import Config, ConfigError, load, raise_open_files
@@ -26,8 +31,13 @@ __all__ = ["broker"]
 
 def broker(arguments: Namespace) -> None:
     """Serve until a signal comes."""
-    if arguments.ready_fd is not None:
-        _check_ready_fd(arguments.ready_fd)
+    ready, lifeline = arguments.ready_fd, arguments.lifeline_fd
+    # Before any other file is opened, which could get the same number.
+    if ready is not None:
+        _check_fd(f"--ready-fd {ready}", ready, os.O_RDONLY, "it is open for reading only; give one to write to")
+    if lifeline is not None:
+        _check_fd(f"--lifeline-fd {lifeline}", lifeline, os.O_WRONLY, "it is open for writing only; give one to read")
+        _check_lifeline(lifeline, ready)
     try:
         config = _config(arguments)
         config.check()
@@ -49,7 +59,13 @@ def broker(arguments: Namespace) -> None:
         log.info("stopping")
         server.stop()
 
-    run(lambda: server.serve(task_status=_Ready(arguments.ready_fd, log)), stop)
+    async def work() -> None:
+        if lifeline is not None:
+            # The system's nursery is its parent: one here would wrap what `serve` raises into a group.
+            trio.lowlevel.spawn_system_task(_hold, lifeline, server.stop)
+        await server.serve(task_status=_Ready(ready, log))
+
+    run(work, stop)
 
 
 def _config(arguments: Namespace) -> Config:
@@ -62,14 +78,34 @@ def _config(arguments: Namespace) -> Config:
     return config
 
 
-def _check_ready_fd(fd: int) -> None:
-    """Before any other file is opened, which could get the same number."""
+def _check_fd(option: str, fd: int, useless: int, complaint: str) -> None:
     try:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except OSError as error:
-        raise UsageError(f"--ready-fd {fd} cannot be used: {error.strerror}; give the number of an open one") from error
-    if flags & os.O_ACCMODE == os.O_RDONLY:
-        raise UsageError(f"--ready-fd {fd} cannot be used: it is open for reading only; give one to write to")
+        raise UsageError(f"{option} cannot be used: {error.strerror}; give the number of an open one") from error
+    if flags & os.O_ACCMODE == useless:
+        raise UsageError(f"{option} cannot be used: {complaint}")
+
+
+def _check_lifeline(fd: int, ready: int | None) -> None:
+    mode = os.fstat(fd).st_mode
+    if fd == ready or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        raise UsageError(f"--lifeline-fd {fd} cannot be used: give a pipe or socket that is for nothing else")
+
+
+async def _hold(lifeline: int, ended: Callable[[], None]) -> None:
+    """Call ``ended`` once nobody holds the other end; silently, as whoever let go of it knows."""
+    while True:
+        await trio.lowlevel.wait_readable(lifeline)
+        try:
+            if not os.read(lifeline, 4096):
+                break
+        except BlockingIOError:
+            continue
+        except OSError:
+            # Reset: the end as well.
+            break
+    ended()
 
 
 @final

@@ -130,6 +130,9 @@ def _broker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ready-fd", metavar="N", type=_converter(_fd_number), help="write `ready` to this descriptor once all listen"
     )
+    parser.add_argument(
+        "--lifeline-fd", metavar="N", type=_converter(_fd_number), help="stop once nobody holds this pipe's other end"
+    )
     parser.add_argument("--config", metavar="FILE", help="TOML: addresses = [...], insecure_tcp, and a table [limits]")
     parser.add_argument("--insecure-tcp", action="store_true", help="let tcp: listen on other than loopback")
 

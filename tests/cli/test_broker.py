@@ -106,6 +106,39 @@ def test_stdout_whose_reader_has_gone_is_no_reason_to_end(place: Path) -> None:
         assert program.code() == 0
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_lifeline_that_nobody_holds_any_more_stops_it_quietly(kind: str, place: Path) -> None:
+    ours: int
+    if kind == "pipe":
+        theirs, ours = os.pipe()
+    else:
+        ours, theirs = (each.detach() for each in socket.socketpair())
+    with (
+        open(ours, "wb", buffering=0) as held,
+        Program(command("broker", f"unix:{place}/a", "--lifeline-fd", str(theirs)), pass_fds=[theirs]) as program,
+    ):
+        os.close(theirs)
+        program.out.next()
+        held.write(b"what is said on it is nobody's business")
+        with Program(command("sub", "x", "--address", f"unix:{place}/a")) as sub:
+            sub.err.next()
+            held.close()
+            assert program.code() == 0
+            assert sub.code() == 1
+            assert b"stopping" in sub.err.rest()
+        assert program.err.rest() == b""
+    assert list(place.iterdir()) == []
+
+
+def test_lifeline_that_ended_before_it_listens_stops_it_all_the_same(place: Path) -> None:
+    theirs, ours = os.pipe()
+    os.close(ours)
+    with Program(command("broker", f"unix:{place}/a", "--lifeline-fd", str(theirs)), pass_fds=[theirs]) as program:
+        os.close(theirs)
+        assert program.code() == 0
+    assert list(place.iterdir()) == []
+
+
 # Configuration
 
 
@@ -160,6 +193,10 @@ def test_addresses_of_the_command_line_replace_those_of_the_file(place: Path) ->
         (["--config", "{place}/limit.toml"], "link_fds"),
         (["--ready-fd", "987654321"], "987654321"),
         (["--ready-fd", "2"], "'2'"),
+        (["--lifeline-fd", "987654321"], "987654321"),
+        (["--lifeline-fd", "{pipe}"], "writing only"),
+        (["--lifeline-fd", "{file}"], "a pipe or socket"),
+        (["--lifeline-fd", "{socket}", "--ready-fd", "{socket}"], "for nothing else"),
         (["tcp:0.0.0.0:0"], "--insecure-tcp"),
         (["udp:1"], "udp:1"),
     ],
@@ -173,7 +210,10 @@ def test_setting_that_cannot_be_is_a_usage_error_on_one_line(
     (place / "deep.toml").write_text("x = " + 5000 * "[")
     (place / "address.toml").write_text('addresses = ["udp:1"]')
     (place / "limit.toml").write_text('[limits]\nlink_fds = "many"')
-    assert main(["broker", f"unix:{place}/bus", *(each.format(place=place) for each in options)]) == 2
+    receive, send = os.pipe()
+    with socket.socket() as sock, open(os.devnull, "rb") as file, open(receive, "rb"), open(send, "wb"):
+        names = {"place": place, "pipe": send, "file": file.fileno(), "socket": sock.fileno()}
+        assert main(["broker", f"unix:{place}/bus", *(each.format(**names) for each in options)]) == 2
     out, err = capfdbinary.readouterr()
     assert (out, err.count(b"\n")) == (b"", 1)
     assert named in err.decode()

@@ -30,6 +30,7 @@ from sockbus.cli.verbs import VERBS
         (["reply", "--raw", "a", "--exec", "grep", "--", "--exec"], {"words": ["grep", "--", "--exec"], "raw": True}),
         (["broker"], {"addresses": [], "limit": [], "ready_fd": None, "config": None, "insecure_tcp": False}),
         (["broker", "--limit", "a=1", "--limit", "b=2"], {"limit": ["a=1", "b=2"]}),
+        (["broker", "--ready-fd", "3", "--lifeline-fd", "4"], {"ready_fd": 3, "lifeline_fd": 4}),
     ],
 )
 def test_arguments_are_understood(arguments: list[str], expected: dict[str, object]) -> None:
@@ -94,6 +95,7 @@ def test_options_may_stand_between_addresses() -> None:
         (["broker", "udp:1"], "udp:1"),
         (["broker", "--ready-fd", "x"], "--ready-fd"),
         (["broker", "--ready-fd", "1"], "--ready-fd"),
+        (["broker", "--lifeline-fd", "2"], "--lifeline-fd"),
     ],
 )
 def test_what_does_not_hold_is_a_usage_error_that_names_it(arguments: list[str], named: str) -> None:
