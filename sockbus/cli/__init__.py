@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from ..errors import SockbusError
-from .outcome import FAILED, Failure, Interrupted, ReaderGone
+from .outcome import FAILED, Ended, Failure, Interrupted, ReaderGone
 from .output import complain, open_standard_fds
 from .parser import parse_arguments
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failure as error:
         complain(str(error))
         return error.exit_code
-    except (ReaderGone, Interrupted) as error:
+    except (ReaderGone, Interrupted, Ended) as error:
         return error.exit_code
     except KeyboardInterrupt:
         # While starting: later on signals are Interrupted, or for a broker a reason to stop.
@@ -58,6 +58,10 @@ def _perform(arguments: Namespace) -> None:
         from .reply import reply
 
         reply(arguments)
+    elif arguments.verb == "run":
+        from .run import run
+
+        run(arguments)
     else:
         from . import client
 

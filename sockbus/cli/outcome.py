@@ -1,14 +1,14 @@
 """How a command can end but well: each way an exception with its exit code, and nothing else decides exit codes.
 
-0 is done, 1 failed, 2 usage, 130 Ctrl-C (128 + SIGINT; likewise 143 for SIGTERM). The text of a Failure is one
-sentence for people; ReaderGone and Interrupted say nothing, for whoever caused them knows.
+0 is done, 1 failed, 2 usage, 130 Ctrl-C (128 + SIGINT; likewise 143 for SIGTERM), and what ``run`` ran has codes of its
+own. The text of a Failure is one sentence for people; the others say nothing, for whoever caused them knows.
 """
 
 from __future__ import annotations
 
 import signal
 
-__all__ = ["FAILED", "USAGE", "Failure", "Interrupted", "ReaderGone", "UsageError"]
+__all__ = ["FAILED", "USAGE", "Ended", "Failure", "Interrupted", "ReaderGone", "UsageError"]
 
 FAILED = 1
 USAGE = 2
@@ -38,3 +38,11 @@ class Interrupted(Exception):
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
+
+
+class Ended(Exception):
+    """A program that was run to its end has ended with this exit code, and has said itself what there was to say."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code

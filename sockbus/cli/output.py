@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import stat
 import sys
 
 from .outcome import Failure, ReaderGone
 
-__all__ = ["complain", "describe_fd", "escaped", "open_standard_fds", "say", "write"]
+__all__ = ["complain", "describe_end", "describe_fd", "escaped", "open_standard_fds", "say", "write"]
 
 _STDOUT = 1
 _STDERR = 2
@@ -74,6 +75,16 @@ def describe_fd(fd: int) -> tuple[str, int | None]:
         if is_kind(found.st_mode):
             return kind, None
     return "other", None
+
+
+def describe_end(code: int) -> str:
+    """How a program ended: by its exit code, or by the signal whose negative number this is."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
 
 
 _KINDS = (

@@ -1,7 +1,7 @@
 """The grammar of the command line, on top of argparse: options before the verb, the verb, and what is the verb's own.
 
 What does not hold is a UsageError of one sentence. Options may stand anywhere among the arguments of their verb, but
-for what is behind ``--exec``, which belongs to the command there.
+for those of a command: all behind ``reply --exec``, and behind the first word of ``run`` that is no option.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from .verbs import EXEC, VERBS, add_address
 __all__ = ["parse_arguments"]
 
 _EXIT_CODES = """\
-exit codes: 0 done, 1 failed (quietly when the reader of standard output has gone), 2 usage, 130 Ctrl-C (0 for broker).
+exit codes: 0 done, 1 failed (quietly when the reader of standard output has gone), 2 usage, 130 Ctrl-C (0 for broker);
+run has those of its command.
 The address is --address, else $SOCKBUS_ADDRESS, else unix:$XDG_RUNTIME_DIR/sockbus, else unix:/tmp/sockbus-UID."""
 
 
@@ -28,19 +29,36 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
     top = _top_parser()
     # By hand, for argparse's own subparsers take no option between two arguments of a verb.
-    at = 0
-    while at < len(argv) and argv[at].startswith("-"):
-        at += 2 if argv[at] == "--address" else 1
+    at = _first_word(argv, "--address")
     chosen = top.parse_args(argv[: at + 1])
     own, words = list(argv[at + 1 :]), []
     if EXEC in own and chosen.verb == "reply":
         # What is behind it is the command's, also a `--`, where argparse's REMAINDER would stop.
         words = own[own.index(EXEC) + 1 :]
         del own[own.index(EXEC) + 1 :]
-    namespace = argparse.Namespace(verb=chosen.verb, words=words)
-    _verb_parser(chosen.verb).parse_intermixed_args(own, namespace)
+    elif chosen.verb == "run":
+        at = _first_word(own, "--limit")
+        own, words = [option for option in own[:at] if option != "--"], own[at:]
+    namespace = argparse.Namespace(verb=chosen.verb, words=words, address=None)
+    parser = _verb_parser(chosen.verb)
+    parser.parse_intermixed_args(own, namespace)
+    if chosen.verb == "run":
+        if chosen.address is not None:
+            parser.error("run has a bus of its own: leave out --address, or put it behind COMMAND if it is for that")
+        if not words or not words[0]:
+            parser.error("there is no COMMAND")
     namespace.address = namespace.address or chosen.address
     return namespace
+
+
+def _first_word(argv: Sequence[str], valued: str) -> int:
+    """Where the first word stands that is neither an option nor the value of one, or is behind a `--`."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        if argv[at] == "--":
+            return at + 1
+        at += 2 if argv[at] == valued else 1
+    return at
 
 
 @final
@@ -93,7 +111,8 @@ def _verb_parser(name: str) -> argparse.ArgumentParser:
         epilog="\n\n".join(filter(None, (verb.details, f"example:\n  {verb.example}"))),
     )
     verb.add_arguments(parser)
-    add_address(parser)
+    if name != "run":
+        add_address(parser)
     return parser
 
 

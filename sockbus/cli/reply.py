@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any, final
@@ -20,7 +19,7 @@ from ..message import Message, Reply
 from . import payload
 from .client import bus
 from .outcome import Failure, UsageError
-from .output import say
+from .output import describe_end, say
 from .signals import run
 
 __all__ = ["reply"]
@@ -88,7 +87,7 @@ class _Command:
             say(line)
         if done.returncode:
             last = next((line.strip() for line in reversed(complaints) if line.strip()), "it said nothing")
-            raise CommandFailed(f"{self._name} {_ending(done.returncode)}: {last}")
+            raise CommandFailed(f"{self._name} {describe_end(done.returncode)}: {last}")
         return payload.from_output(done.stdout, as_bytes=self._as_bytes)
 
 
@@ -97,15 +96,6 @@ def _input(content: object) -> bytes:
         return payload.to_bytes(content)
     except RecursionError as error:
         raise PayloadError("the payload is nested too deeply to be given to a command as JSON") from error
-
-
-def _ending(code: int) -> str:
-    if code > 0:
-        return f"exited with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
 
 
 async def _end(process: trio.Process) -> None:

@@ -137,6 +137,10 @@ def _broker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure-tcp", action="store_true", help="let tcp: listen on other than loopback")
 
 
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="set a limit of the broker")
+
+
 def _pub(parser: argparse.ArgumentParser) -> None:
     _add_payload(parser)
     parser.add_argument(
@@ -199,6 +203,16 @@ Prints `listening on ADDRESS` for each address once it accepts. A second signal 
 queued. --address is one more ADDRESS. Options win over the file.""",
         "sockbus broker unix:/tmp/bus tcp:127.0.0.1:7070 --limit message_bytes=1048576",
         _broker,
+    ),
+    "run": Verb(
+        "run a command with a private broker",
+        """\
+The broker is there before COMMAND starts and ends when COMMAND does; for COMMAND and all that it starts,
+$SOCKBUS_ADDRESS names it. All behind the word COMMAND is COMMAND's, input, output and signals too. The exit code is
+COMMAND's, or 128 + N when signal N ended it, or 1 when it cannot be run.""",
+        "sockbus run --limit message_bytes=1048576 -- python -m unittest -v",
+        _run,
+        "sockbus run [-h] [--limit NAME=VALUE] [--] COMMAND [ARGUMENT ...]",
     ),
     "pub": Verb(
         "publish a message",

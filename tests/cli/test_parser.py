@@ -31,6 +31,13 @@ from sockbus.cli.verbs import VERBS
         (["broker"], {"addresses": [], "limit": [], "ready_fd": None, "config": None, "insecure_tcp": False}),
         (["broker", "--limit", "a=1", "--limit", "b=2"], {"limit": ["a=1", "b=2"]}),
         (["broker", "--ready-fd", "3", "--lifeline-fd", "4"], {"ready_fd": 3, "lifeline_fd": 4}),
+        (["run", "cmd"], {"limit": [], "words": ["cmd"], "address": None}),
+        (["run", "--", "cmd", "-x", "--"], {"words": ["cmd", "-x", "--"]}),
+        (["run", "cmd", "--", "--help", "--address", "a"], {"words": ["cmd", "--", "--help", "--address", "a"]}),
+        (["run", "--limit", "a=1", "--limit=b=2", "cmd", "--limit", "c=3"], {"limit": ["a=1", "b=2"]}),
+        (["run", "--limit", "a=1", "--", "--help"], {"limit": ["a=1"], "words": ["--help"]}),
+        (["run", "--", "--", "cmd"], {"words": ["--", "cmd"]}),
+        (["run", "reply", "a", "--exec", "cmd"], {"words": ["reply", "a", "--exec", "cmd"]}),
     ],
 )
 def test_arguments_are_understood(arguments: list[str], expected: dict[str, object]) -> None:
@@ -96,6 +103,14 @@ def test_options_may_stand_between_addresses() -> None:
         (["broker", "--ready-fd", "x"], "--ready-fd"),
         (["broker", "--ready-fd", "1"], "--ready-fd"),
         (["broker", "--lifeline-fd", "2"], "--lifeline-fd"),
+        (["run"], "COMMAND"),
+        (["run", "--"], "COMMAND"),
+        (["run", "--", ""], "COMMAND"),
+        (["run", "--limit", "a=1"], "COMMAND"),
+        (["run", "--limit"], "--limit"),
+        (["run", "--json", "cmd"], "--json"),
+        (["run", "--address", "unix:/x", "cmd"], "--address"),
+        (["--address", "unix:/x", "run", "cmd"], "--address"),
     ],
 )
 def test_what_does_not_hold_is_a_usage_error_that_names_it(arguments: list[str], named: str) -> None:
@@ -105,7 +120,7 @@ def test_what_does_not_hold_is_a_usage_error_that_names_it(arguments: list[str],
 
 
 def test_every_verb_of_the_contract_is_there() -> None:
-    assert list(VERBS) == ["broker", "pub", "sub", "request", "reply", "status"]
+    assert list(VERBS) == ["broker", "run", "pub", "sub", "request", "reply", "status"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
