@@ -18,8 +18,9 @@ import trio
 import sockbus.asyncio
 import sockbus.trio
 from tests.contract import in_threads
+from tests.contract.cancelling import cancelled_in_asyncio, cancelled_in_trio
 
-__all__ = ["PATIENCE", "RUNTIMES", "Runtime", "TrioRuntime"]
+__all__ = ["EVENT_LOOPS", "PATIENCE", "RUNTIMES", "Runtime", "TrioRuntime"]
 
 #: seconds after which what would hang fails instead
 PATIENCE = 120.0
@@ -55,6 +56,9 @@ class Runtime(Protocol):
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """Make a call that blocks."""
 
+    async def cancelled_at(self, count: int, call: Call) -> bool:
+        """Make a call and cancel it at its ``count``-th wait; whether it was cancelled there."""
+
     def limited(self, test: Test) -> Callable[..., Any]:
         """The test as pytest runs it, failing when it takes longer than ``PATIENCE``."""
 
@@ -65,6 +69,7 @@ class TrioRuntime:
     name = "trio"
     connect = staticmethod(sockbus.trio.connect)
     event = staticmethod(trio.Event)
+    cancelled_at = staticmethod(cancelled_in_trio)
 
     async def gather(self, *calls: Call) -> list[Any]:
         results: list[Any] = [None] * len(calls)
@@ -113,6 +118,7 @@ class AsyncioRuntime:
 
     connect = staticmethod(sockbus.asyncio.connect)
     event = staticmethod(asyncio.Event)
+    cancelled_at = staticmethod(cancelled_in_asyncio)
 
     def __init__(self, name: str, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         self.name = name
@@ -170,6 +176,8 @@ async def _await(call: Call) -> Any:
     return await call()
 
 
+#: runtimes that cancel
+EVENT_LOOPS = ("trio", "asyncio")
 RUNTIMES: dict[str, Runtime] = {
     "trio": TrioRuntime(),
     "asyncio": AsyncioRuntime("asyncio"),

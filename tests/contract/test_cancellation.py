@@ -1,18 +1,22 @@
-"""Publishing and taking, cancelled at any of their checkpoints: nothing is lost, and nothing is torn."""
+"""Publishing and taking, cancelled at any of their waits: nothing is lost, and nothing is torn."""
 
 from __future__ import annotations
 
 import functools
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
-import trio
+import pytest
 
 from sockbus import Message
-from sockbus.trio import Bus, connect
+from tests.contract.runtime import EVENT_LOOPS, Runtime
 from tests.contract.status import Page, until
-from tests.trio.cancelling import cancelled_at
+
+Connect = Callable[..., Any]
+
+pytestmark = pytest.mark.parametrize("runtime", EVENT_LOOPS, indirect=True)
 
 SEED = 20_240
 LARGE = 150_000
@@ -22,7 +26,7 @@ def content(number: int) -> bytes:
     return b"%d" % number
 
 
-async def publish(bus: Bus, topic: str, number: int) -> None:
+async def publish(bus: Any, topic: str, number: int) -> None:
     """One of every kind, in turn."""
     kind = number % 4
     body = [number, b"x" * (LARGE if kind == 1 else 500)]
@@ -49,7 +53,7 @@ def check(message: Message) -> int:
     return number
 
 
-async def test_cancelled_publish_was_sent_wholly_or_not_at_all(address: str, topic: str) -> None:
+async def test_cancelled_publish_was_sent_wholly_or_not_at_all(connect: Connect, runtime: Runtime, topic: str) -> None:
     choose = random.Random(SEED)
     sure: set[int] = set()
     count = 400
@@ -62,25 +66,31 @@ async def test_cancelled_publish_was_sent_wholly_or_not_at_all(address: str, top
                 return
             # Slower than the publisher, whose window is therefore mostly spent.
             for _ in range(choose.randrange(4)):
-                await trio.lowlevel.checkpoint()
+                await runtime.turn()
 
     async with (
-        connect(address) as bus,
-        connect(address) as taker,
+        connect() as bus,
+        connect() as taker,
         taker.subscribe(topic, capacity=3, capacity_bytes=1000) as messages,
-        trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(take)
-        for number in range(count):
-            if not await cancelled_at(choose.randrange(1, 4), functools.partial(publish, bus, topic, number)):
-                sure.add(number)
-        await publish(bus, topic, count)
+
+        async def publish_all() -> None:
+            for number in range(count):
+                if not await runtime.cancelled_at(
+                    choose.randrange(1, 4), functools.partial(publish, bus, topic, number)
+                ):
+                    sure.add(number)
+            await publish(bus, topic, count)
+
+        await runtime.gather(take, publish_all)
     assert came == sorted(set(came))
     assert sure <= set(came)
     assert len(sure) < count
 
 
-async def test_publish_that_waits_for_room_is_not_sent_when_cancelled(address: str, topic: str) -> None:
+async def test_publish_that_waits_for_room_is_not_sent_when_cancelled(
+    connect: Connect, runtime: Runtime, topic: str
+) -> None:
     filled = 0
 
     async def fill() -> None:
@@ -89,22 +99,20 @@ async def test_publish_that_waits_for_room_is_not_sent_when_cancelled(address: s
             await bus.publish(topic, [filled, b"x" * LARGE])
             filled += 1
 
-    async with connect(address) as bus, connect(address) as taker, taker.subscribe(topic, capacity=1) as messages:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fill)
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1) as messages:
+        async with runtime.during(fill):
             await until(taker, lambda found: held_up(found, bus))
-            nursery.cancel_scope.cancel()
         kinds: list[dict[str, Any]] = [{}, {"receipt": True}, {"headers": {"k": 1}}]
         if bus.transport != "tcp":
             kinds.append({"fds": [0]})
         for kind in kinds:
-            assert await cancelled_at(1, functools.partial(bus.publish, topic, "never", **kind))
+            assert await runtime.cancelled_at(1, functools.partial(bus.publish, topic, "never", **kind))
         assert [(await messages.receive()).payload[0] for _ in range(filled)] == list(range(filled))
         await bus.publish(topic, "next")
         assert (await messages.receive()).payload == "next"
 
 
-def held_up(found: Page, bus: Bus) -> bool:
+def held_up(found: Page, bus: Any) -> bool:
     row = next(row for row in found["peers"] if row["id"] == bus.peer.id)
     return bool(row["held_bytes"] >= found["limits"]["window_bytes"])
 
@@ -112,7 +120,8 @@ def held_up(found: Page, bus: Bus) -> bool:
 class Taker:
     """Ways to take, each cancelled at random again and again."""
 
-    def __init__(self, messages: Any, count: int, choose: random.Random) -> None:
+    def __init__(self, runtime: Runtime, messages: Any, count: int, choose: random.Random) -> None:
+        self.runtime = runtime
         self.messages = messages
         self.count = count
         self.choose = choose
@@ -140,22 +149,20 @@ class Taker:
     async def take(self) -> None:
         while len(self.came) < self.count:
             call = self.choose.choice([self.receive, self.iterate, self.batches])
-            self.cancelled += await cancelled_at(self.choose.randrange(1, 4), call)
+            self.cancelled += await self.runtime.cancelled_at(self.choose.randrange(1, 4), call)
 
 
-async def test_cancelled_taking_loses_no_message(address: str, topic: str) -> None:
+async def test_cancelled_taking_loses_no_message(connect: Connect, runtime: Runtime, topic: str) -> None:
     count = 600
 
     async def publish_all() -> None:
         for number in range(count):
             await publish(bus, topic, number)
             if number % 3 == 0:
-                await trio.lowlevel.checkpoint()
+                await runtime.turn()
 
-    async with connect(address) as bus, connect(address) as other, other.subscribe(topic, capacity=64) as messages:
-        taker = Taker(messages, count, random.Random(SEED))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(publish_all)
-            await taker.take()
+    async with connect() as bus, connect() as other, other.subscribe(topic, capacity=64) as messages:
+        taker = Taker(runtime, messages, count, random.Random(SEED))
+        await runtime.gather(publish_all, taker.take)
     assert taker.came == list(range(count))
     assert taker.cancelled > 0
