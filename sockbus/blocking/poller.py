@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar, final
 
 from ..client.need import Expired, Need, Steps, resume
-from ..interrupt import interruptible
+from ..interrupt import deliver, interruptible
 from ..transport.dial import Pause, Resolve, Writable
 
 __all__ = ["Poller", "drive_dialling"]
@@ -43,6 +43,8 @@ class Poller:
     @interruptible
     def sleep(self, until: float) -> list[tuple[int, int]]:
         """Sleep, at the latest until then (monotonic); for ``is_readable``."""
+        # What came on the way here would have to wait until something else wakes this.
+        deliver()
         if until == math.inf:
             return self._poll.poll()
         # Up, so that nobody is woken a little too early again and again.
@@ -85,6 +87,7 @@ def drive_dialling(steps: Steps[T], timeout: float | None) -> T:
 
 @interruptible
 def _wait(need: Need, seconds: float) -> Any:
+    deliver()
     match need:
         case Writable():
             poll = select.poll()

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, final
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
 from ..client.need import Expired, Gate, Steps
 from ..errors import ConnectionLost
-from ..interrupt import interruptible
+from ..interrupt import deliver, interruptible
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
@@ -61,6 +61,7 @@ class _Parker:
     @interruptible
     def sleep(self, seconds: float | None) -> None:
         """Until roused, or for so many seconds."""
+        deliver()
         self._lock.acquire(True, -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from ..client.answering import Answering, Handler, TaskStatus, tell_started
 from ..client.need import Expired
-from ..interrupt import interruptible
+from ..interrupt import deliver, interruptible
 from ..message import Message
 from ..protocol.mailbox import Service
 from .waits import Waits
@@ -63,6 +63,7 @@ class Workers:
 
     @interruptible
     def _join(self) -> None:
+        deliver()
         for thread in self._threads:
             thread.join()
 
@@ -90,6 +91,7 @@ class Workers:
 
     @interruptible
     def _call(self, call: int, request: Message) -> Any:
+        deliver()
         reply = self._answering.call(call, request)
         if inspect.isawaitable(reply):
             if inspect.iscoroutine(reply):
