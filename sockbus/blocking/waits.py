@@ -10,59 +10,24 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import Any, Self, TypeVar, final
+from typing import Self, TypeVar, final
 
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
 from ..client.need import Expired, Gate, Steps
 from ..errors import ConnectionLost
-from ..interrupt import deliver, interruptible
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
+from .parker import Parker
 from .poller import Poller
 
 __all__ = ["Waits"]
 
 T = TypeVar("T")
-
-
-@final
-class _Parker:
-    """One waiting call. Everything but ``sleep`` is done with the lock of ``Waits`` held."""
-
-    __slots__ = ("_lock", "polls_with", "woken")
-
-    def __init__(self) -> None:
-        self.woken = False
-        #: what calls it while it polls
-        self.polls_with: Poller | None = None
-        self._lock: Any = None
-
-    def wake(self) -> None:
-        """What it waits for has come."""
-        self.woken = True
-        self.rouse()
-
-    def rouse(self) -> None:
-        """Let it look whether there is something to do."""
-        if self.polls_with is not None:
-            self.polls_with.call()
-        elif self._lock is not None and self._lock.locked():
-            self._lock.release()
-
-    def prepare(self) -> None:
-        """Make it possible to sleep; most calls never do, for they poll."""
-        if self._lock is None:
-            self._lock = threading.Lock()
-            self._lock.acquire()
-
-    @interruptible
-    def sleep(self, seconds: float | None) -> None:
-        """Until roused, or for so many seconds."""
-        deliver()
-        self._lock.acquire(True, -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 @final
@@ -80,9 +45,9 @@ class Waits(Client):
         self._lock = threading.Lock()
         self._owner = 0
         self._poller = Poller(channel.sock)
-        self._polls: _Parker | None = None
+        self._polls: Parker | None = None
         self._tick_at = math.inf
-        self._parked: dict[_Parker, None] = {}
+        self._parked: dict[Parker, None] = {}
         self._drained = Gate()
         #: where those wait who read for others, until they are not needed any more
         self.over = Gate()
@@ -116,7 +81,8 @@ class Waits(Client):
         self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
         while self._polls is not None:
             self._polls.rouse()
-            self._park(_Parker(), None)
+            parker = Parker()
+            self._park(parker, parker.sleep_through)
         self.channel.close()
         self._poller.close()
 
@@ -180,7 +146,7 @@ class Waits(Client):
         self._look_at = monotonic() + TICK_SECONDS
         if self._polls is None and self.session.error is None:
             try:
-                self._poll(_Parker(), 0.0)
+                self._poll(Parker(), 0.0)
             finally:
                 self._hand_on()
 
@@ -210,19 +176,21 @@ class Waits(Client):
 
     def _wait(self, need: Gate | Pending, deadline: float | None) -> bool:
         """Wait for it; whether it came before the deadline."""
-        parker = _Parker()
+        parker = Parker()
         need.attach(parker.wake)
-        in_time = False
+        in_time = looked = False
         try:
             while not parker.woken:
                 seconds = None if deadline is None else deadline - monotonic()
-                if seconds is not None and seconds <= 0:
+                if seconds is not None and seconds <= 0 and looked:
                     return False
                 if self._polls is not None or self.session.error is not None:
                     # (When the session has ended whoever waits is woken.)
-                    self._park(parker, seconds)
+                    self._park(parker, partial(parker.sleep, seconds))
                 else:
                     self._poll(parker, seconds)
+                # Also when the time was over from the beginning: what is there is there.
+                looked = True
             in_time = True
         finally:
             if not in_time:
@@ -236,19 +204,19 @@ class Waits(Client):
         if self._parked and self._polls is None:
             next(iter(self._parked)).rouse()
 
-    def _park(self, parker: _Parker, seconds: float | None) -> None:
+    def _park(self, parker: Parker, sleep: Callable[[], None]) -> None:
         parker.prepare()
         self._parked[parker] = None
         self.__exit__()
         try:
-            parker.sleep(seconds)
+            sleep()
         finally:
             self.__enter__()
             self._parked.pop(parker, None)
 
     # Polling
 
-    def _poll(self, parker: _Parker, seconds: float | None) -> None:
+    def _poll(self, parker: Parker, seconds: float | None) -> None:
         """One turn: wait for the socket, at most so long, and do what has become possible."""
         self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
         until = self._look_up_at(seconds)
@@ -270,7 +238,7 @@ class Waits(Client):
     def _look_up_at(self, seconds: float | None) -> float:
         """When to stop waiting for the socket (monotonic)."""
         until = math.inf if seconds is None else monotonic() + seconds
-        if self.session.owes:
+        if self.session.deliveries.mailboxes and self.session.owes:
             self._tick_at = min(self._tick_at, monotonic() + TICK_SECONDS)
             until = min(until, self._tick_at)
         if self.channel.blocked is Blocked.LATER:

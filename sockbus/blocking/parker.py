@@ -1,0 +1,52 @@
+"""Where one call of one thread waits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, final
+
+from ..interrupt import deliver, interruptible
+from .poller import Poller
+
+__all__ = ["Parker"]
+
+
+@final
+class Parker:
+    """One waiting call. Everything but ``sleep`` is done with the lock of ``Waits`` held."""
+
+    __slots__ = ("_lock", "polls_with", "woken")
+
+    def __init__(self) -> None:
+        self.woken = False
+        #: what calls it while it polls
+        self.polls_with: Poller | None = None
+        self._lock: Any = None
+
+    def wake(self) -> None:
+        """What it waits for has come."""
+        self.woken = True
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Let it look whether there is something to do."""
+        if self.polls_with is not None:
+            self.polls_with.call()
+        elif self._lock is not None and self._lock.locked():
+            self._lock.release()
+
+    def prepare(self) -> None:
+        """Make it possible to sleep; most calls never do, for they poll."""
+        if self._lock is None:
+            self._lock = threading.Lock()
+            self._lock.acquire()
+
+    def sleep_through(self) -> None:
+        """Until roused, which will be soon; a Ctrl-C waits."""
+        self._lock.acquire()
+
+    @interruptible
+    def sleep(self, seconds: float | None) -> None:
+        """Until roused, or for so many seconds."""
+        deliver()
+        self._lock.acquire(True, -1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
