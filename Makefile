@@ -8,8 +8,8 @@ UV ?= uv
 # The tests without a broker, a client or a subprocess of either: the fast half.
 CORE_TESTS := $(wildcard $(addprefix tests/, \
 	test_imports.py test_exports.py test_fd_guard.py \
-	test_errors.py test_topic.py test_address.py test_fd.py test_payload.py test_message.py test_vectors.py \
-	protocol routing transport))
+	test_errors.py test_interrupt.py test_topic.py test_address.py test_fd.py test_payload.py test_message.py test_vectors.py \
+	protocol routing transport client))
 # As `files` in pyproject.toml, less what is not there: mypy refuses a missing directory.
 TYPED := $(wildcard sockbus examples benchmarks)
 
