@@ -18,6 +18,9 @@ __all__ = ["Poller", "drive_dialling"]
 
 T = TypeVar("T")
 
+# About as long as poll(2) can wait at once; who waits longer looks at the clock in between.
+_LONGEST = 1e6
+
 
 @final
 class Poller:
@@ -47,8 +50,7 @@ class Poller:
         deliver()
         if until == math.inf:
             return self._poll.poll()
-        # Up, so that nobody is woken a little too early again and again.
-        return self._poll.poll(math.ceil(max(0.0, until - monotonic()) * 1000))
+        return self._poll.poll(_milliseconds(until - monotonic()))
 
     def is_readable(self, found: list[tuple[int, int]]) -> bool:
         """Whether there is something to read, the end included; a call was heard by now."""
@@ -92,7 +94,7 @@ def _wait(need: Need, seconds: float) -> Any:
         case Writable():
             poll = select.poll()
             poll.register(need.sock, select.POLLOUT)
-            poll.poll(None if seconds == math.inf else math.ceil(seconds * 1000))
+            poll.poll(None if seconds == math.inf else _milliseconds(seconds))
         case Pause():
             time.sleep(min(need.seconds, seconds))
         case Resolve():
@@ -101,3 +103,8 @@ def _wait(need: Need, seconds: float) -> Any:
             except OSError as error:
                 return error
     return None
+
+
+def _milliseconds(seconds: float) -> int:
+    # Up, so that nobody is woken a little too early again and again.
+    return math.ceil(min(max(0.0, seconds), _LONGEST) * 1000)
