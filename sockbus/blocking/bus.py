@@ -61,7 +61,12 @@ class connect:  # noqa: N801  # used like a function
             deadline = None if self._timeout is None else monotonic() + self._timeout
             connecting = Connecting(self._address, self._name, self._timeout or 0.0)
             channel = drive_dialling(connecting.dialled(), self._timeout)
-            bus = Bus(channel, connecting.road)
+            try:
+                bus = Bus(channel, connecting.road)
+            except OSError:
+                # No descriptor was left for it.
+                channel.transport.close()
+                raise
             bus._open(connecting, None if deadline is None else deadline - monotonic())
             if is_due():
                 with bus._waits as waits:
