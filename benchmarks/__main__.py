@@ -12,6 +12,7 @@ import benchmarks
 
 from . import fds, latency, throughput
 from .process import PATIENCE, BenchmarkError, end_on_signals
+from .programs import RUNTIMES
 from .rounds import Effort
 
 _ALL = ("seqpacket", "stream", "tcp")
@@ -19,7 +20,7 @@ _UNIX = ("seqpacket", "stream")
 # Half of what is waited for one answer.
 MAX_SECONDS = PATIENCE / 2
 
-Measure = Callable[[Sequence[str], Sequence[str], Effort], None]
+Measure = Callable[[Sequence[str], Sequence[str], Sequence[str], Effort], None]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,8 +73,13 @@ def _verb(
     verb.add_argument("--seconds", type=_seconds, default=0.25, metavar="S", help="of one turn (%(default)s)")
     verb.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each side (%(default)s)")
     verb.add_argument("--messages", type=_positive, default=0, metavar="N", help="in one turn, instead of --seconds")
-    for option, known in (("--transports", list(transports)), ("--cases", list(cases))):
-        verb.add_argument(option, nargs="+", choices=known, default=known, metavar="NAME", help=", ".join(known))
+    for option, known, default in (
+        ("--transports", transports, transports),
+        ("--cases", list(cases), list(cases)),
+        ("--runtimes", RUNTIMES, ("trio",)),
+    ):
+        names = ", ".join(known) if default == known else f"{', '.join(known)} ({', '.join(default)})"
+        verb.add_argument(option, nargs="+", choices=known, default=default, metavar="NAME", help=names)
 
 
 def main() -> int:
@@ -81,7 +87,8 @@ def main() -> int:
     options = _parser().parse_args()
     end_on_signals()
     try:
-        options.measure(options.transports, options.cases, Effort(options.rounds, options.seconds, options.messages))
+        effort = Effort(options.rounds, options.seconds, options.messages)
+        options.measure(options.transports, options.cases, options.runtimes, effort)
     except BrokenPipeError:
         # Whoever read the table has gone; so that the interpreter does not fail to flush it once more:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,12 +11,10 @@ import time
 from collections.abc import Sequence
 from itertools import repeat
 
-import trio
-
-from sockbus.trio import connect
+import sockbus.blocking
 
 from .process import Crew
-from .programs import answer, next_order
+from .programs import Connect, answer, orders, run
 from .references import fd_pair
 from .report import Table
 from .rounds import Effort, compare, transfer
@@ -27,7 +25,7 @@ CASES = ("1-fd",)
 _BYTES = 64
 
 
-def measure(transports: Sequence[str], cases: Sequence[str], effort: Effort) -> None:
+def measure(transports: Sequence[str], cases: Sequence[str], runtimes: Sequence[str], effort: Effort) -> None:
     """Print the table."""
     table = Table(
         "fds: 64-byte messages with an fd each; reference: a bare socket pair, one sendmsg and one recvmsg for each",
@@ -36,29 +34,29 @@ def measure(transports: Sequence[str], cases: Sequence[str], effort: Effort) -> 
         effort,
     )
     for transport in transports:
-        with Crew() as crew:
-            broker, place, _ = crew.broker()
-            address = f"{transport}:{place}/{transport}"
-            publisher = crew.start("publisher", publish, address=address)
-            subscriber = crew.start("subscriber", subscribe, address=address)
-            sender, receiver = fd_pair(crew, transport)
-            crew.answers(publisher, subscriber, sender, receiver)
-            for name in cases:
-                bus = transfer(crew, publisher, (subscriber,), (broker,), size=_BYTES)
-                bare = transfer(crew, sender, (receiver,), (), size=_BYTES)
-                table.row(transport, name, compare(bus, bare, effort))
+        for runtime in runtimes:
+            with Crew() as crew:
+                broker, address = crew.broker(transport)
+                options = {"runtime": runtime, "address": address}
+                publisher = crew.start("publisher", publish, **options)
+                subscriber = crew.start("subscriber", subscribe, **options)
+                sender, receiver = fd_pair(crew, transport)
+                crew.answers(publisher, subscriber, sender, receiver)
+                for name in cases:
+                    bus = transfer(crew, publisher, (subscriber,), (broker,), size=_BYTES)
+                    bare = transfer(crew, sender, (receiver,), (), size=_BYTES)
+                    table.row(transport, name, runtime, compare(bus, bare, effort))
 
 
-def publish(address: str) -> None:
+def publish(runtime: str, address: str) -> None:
     """``count`` messages with a memfd each; answers when it began."""
-    trio.run(_publish, address)
+    run(runtime, _publish, _publish_blocking, address)
 
 
-async def _publish(address: str) -> None:
+async def _publish(connect: Connect, address: str) -> None:
     file = os.memfd_create("benchmark")
     async with connect(address) as bus:
-        answer()
-        while (order := await next_order()) is not None:
+        for order in orders():
             payload = bytes(order["size"])
             fds = (file,)
             started = time.monotonic()
@@ -68,19 +66,47 @@ async def _publish(address: str) -> None:
             answer(started)
 
 
-def subscribe(address: str) -> None:
+def _publish_blocking(address: str) -> None:
+    file = os.memfd_create("benchmark")
+    with sockbus.blocking.connect(address) as bus:
+        for order in orders():
+            payload = bytes(order["size"])
+            fds = (file,)
+            started = time.monotonic()
+            with bus.batch():
+                for _ in repeat(None, order["count"]):
+                    bus.publish("benchmark.fd", payload, fds=fds)
+            bus.flush()
+            answer(started)
+
+
+def subscribe(runtime: str, address: str) -> None:
     """Closes each descriptor; answers when the subscription is in force, and when the last message was taken."""
-    trio.run(_subscribe, address)
+    run(runtime, _subscribe, _subscribe_blocking, address)
 
 
-async def _subscribe(address: str) -> None:
+async def _subscribe(connect: Connect, address: str) -> None:
     async with connect(address) as bus:
-        answer()
-        while (order := await next_order()) is not None:
+        for order in orders():
             left = order["count"]
             async with bus.subscribe("benchmark.fd") as messages:
                 answer()
                 async for message in messages:
+                    message.close()
+                    left -= 1
+                    if not left:
+                        break
+                ended = time.monotonic()
+            answer(ended)
+
+
+def _subscribe_blocking(address: str) -> None:
+    with sockbus.blocking.connect(address) as bus:
+        for order in orders():
+            left = order["count"]
+            with bus.subscribe("benchmark.fd") as messages:
+                answer()
+                for message in messages:
                     message.close()
                     left -= 1
                     if not left:

@@ -1,7 +1,7 @@
 """How long one question takes, asked after the other, beside raw sockets through a relay.
 
-The promise is about the median of requests, to a plain and to an async handler. For information: a message
-published and answered by a message, both through subscriptions.
+The promise is about the median of requests in Trio, to a plain and to an async handler. For information: a
+message published and answered by a message, both through subscriptions.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from itertools import repeat
 
-import trio
-
+import sockbus.blocking
 from sockbus import Message
-from sockbus.trio import Bus, connect
+from sockbus.client.event_loop import EventLoopBus
 
 from .process import Crew
-from .programs import answer, next_order
+from .programs import Connect, Started, answer, orders, run
 from .references import relayed_pair
 from .report import Floor, Table
 from .rounds import Effort, asking, compare, quantiles
@@ -29,7 +28,7 @@ _PROMISED = ("plain", "async")
 _BYTES = 64
 
 
-def measure(transports: Sequence[str], cases: Sequence[str], effort: Effort) -> None:
+def measure(transports: Sequence[str], cases: Sequence[str], runtimes: Sequence[str], effort: Effort) -> None:
     """Print the table."""
     table = Table(
         "latency: client -> broker -> server and back; reference: raw sockets in Trio through a Trio relay",
@@ -38,32 +37,48 @@ def measure(transports: Sequence[str], cases: Sequence[str], effort: Effort) -> 
         effort,
     )
     for transport in transports:
-        with Crew() as crew:
-            broker, place, tcp = crew.broker()
-            address = tcp if transport == "tcp" else f"{transport}:{place}/{transport}"
-            client = crew.start("client", ask, address=address)
-            server = crew.start("server", serve, address=address)
-            raw_client, relay, raw_server = relayed_pair(crew, transport)
-            crew.answers(client, server, raw_client, relay, raw_server)
-            bare = asking(crew, raw_client, (relay, raw_server), size=_BYTES)
-            for name in cases:
-                bus = asking(crew, client, (broker, server), size=_BYTES, case=CASES.index(name))
-                promised = transport != "tcp" and name in _PROMISED
-                table.row(transport, name, compare(bus, bare, effort), FLOOR if promised else None)
+        for runtime in runtimes:
+            # Nobody awaits in a program without an event loop.
+            known = [name for name in cases if (runtime, name) != ("blocking", "async")]
+            with Crew() as crew:
+                broker, address = crew.broker(transport)
+                options = {"runtime": runtime, "address": address}
+                client = crew.start("client", ask, **options)
+                servers = [crew.start(f"{name} server", serve, case=name, topic=name, **options) for name in known]
+                raw_client, relay, raw_server = relayed_pair(crew, transport)
+                crew.answers(client, *servers, raw_client, relay, raw_server)
+                bare = asking(crew, raw_client, (relay, raw_server), size=_BYTES)
+                for name, server in zip(known, servers, strict=True):
+                    bus = asking(crew, client, (broker, server), size=_BYTES, case=name, topic=name)
+                    promised = runtime == "trio" and transport != "tcp" and name in _PROMISED
+                    table.row(transport, name, runtime, compare(bus, bare, effort), FLOOR if promised else None)
 
 
-def serve(address: str) -> None:
-    """Answers requests and messages until it is ended."""
-    trio.run(_serve, address)
+def serve(runtime: str, address: str, case: str, topic: str) -> None:
+    """Answers requests or messages until it is ended."""
+    run(runtime, _serve, _serve_blocking, address, case, topic)
 
 
-async def _serve(address: str) -> None:
-    async with connect(address) as bus, bus.subscribe("benchmark.ping") as pings, trio.open_nursery() as nursery:
-        await nursery.start(bus.serve, "benchmark.plain", _plain)
-        await nursery.start(bus.serve, "benchmark.async", _async)
-        answer()
-        async for ping in pings:
-            await bus.publish("benchmark.pong", ping.payload)
+async def _serve(connect: Connect, address: str, case: str, topic: str) -> None:
+    async with connect(address) as bus:
+        if case != "pub-sub":
+            await bus.serve(topic, _plain if case == "plain" else _async, task_status=Started())
+            return
+        async with bus.subscribe(f"{topic}.ping") as pings:
+            answer()
+            async for ping in pings:
+                await bus.publish(f"{topic}.pong", ping.payload)
+
+
+def _serve_blocking(address: str, case: str, topic: str) -> None:
+    with sockbus.blocking.connect(address) as bus:
+        if case != "pub-sub":
+            bus.serve(topic, _plain, task_status=Started())
+            return
+        with bus.subscribe(f"{topic}.ping") as pings:
+            answer()
+            for ping in pings:
+                bus.publish(f"{topic}.pong", ping.payload)
 
 
 def _plain(request: Message) -> object:
@@ -74,25 +89,19 @@ async def _async(request: Message) -> object:
     return request.payload
 
 
-def ask(address: str) -> None:
-    """``count`` questions of ``size`` bytes, in the way that ``case`` numbers; answers with quantiles."""
-    trio.run(_ask, address)
+def ask(runtime: str, address: str) -> None:
+    """``count`` questions of ``size`` bytes on ``topic``, in the way of ``case``; answers with quantiles."""
+    run(runtime, _ask, _ask_blocking, address)
 
 
-async def _ask(address: str) -> None:
+async def _ask(connect: Connect, address: str) -> None:
     async with connect(address) as bus:
-        answer()
-        while (order := await next_order()) is not None:
-            payload = bytes(order["size"])
-            case = CASES[order["case"]]
-            if case == "pub-sub":
-                found = await _ping(bus, payload, order["count"])
-            else:
-                found = await _request(bus, f"benchmark.{case}", payload, order["count"])
-            answer(quantiles(found))
+        for order in orders():
+            way = _ping if order["case"] == "pub-sub" else _request
+            answer(quantiles(await way(bus, order["topic"], bytes(order["size"]), order["count"])))
 
 
-async def _request(bus: Bus, topic: str, payload: bytes, count: int) -> list[int]:
+async def _request(bus: EventLoopBus, topic: str, payload: bytes, count: int) -> list[int]:
     nanoseconds = []
     for _ in repeat(None, count):
         started = time.perf_counter_ns()
@@ -101,12 +110,39 @@ async def _request(bus: Bus, topic: str, payload: bytes, count: int) -> list[int
     return nanoseconds
 
 
-async def _ping(bus: Bus, payload: bytes, count: int) -> list[int]:
+async def _ping(bus: EventLoopBus, topic: str, payload: bytes, count: int) -> list[int]:
     nanoseconds = []
-    async with bus.subscribe("benchmark.pong") as pongs:
+    async with bus.subscribe(f"{topic}.pong") as pongs:
         for _ in repeat(None, count):
             started = time.perf_counter_ns()
-            await bus.publish("benchmark.ping", payload)
+            await bus.publish(f"{topic}.ping", payload)
             await pongs.receive()
+            nanoseconds.append(time.perf_counter_ns() - started)
+    return nanoseconds
+
+
+def _ask_blocking(address: str) -> None:
+    with sockbus.blocking.connect(address) as bus:
+        for order in orders():
+            way = _ping_blocking if order["case"] == "pub-sub" else _request_blocking
+            answer(quantiles(way(bus, order["topic"], bytes(order["size"]), order["count"])))
+
+
+def _request_blocking(bus: sockbus.blocking.Bus, topic: str, payload: bytes, count: int) -> list[int]:
+    nanoseconds = []
+    for _ in repeat(None, count):
+        started = time.perf_counter_ns()
+        bus.request(topic, payload)
+        nanoseconds.append(time.perf_counter_ns() - started)
+    return nanoseconds
+
+
+def _ping_blocking(bus: sockbus.blocking.Bus, topic: str, payload: bytes, count: int) -> list[int]:
+    nanoseconds = []
+    with bus.subscribe(f"{topic}.pong") as pongs:
+        for _ in repeat(None, count):
+            started = time.perf_counter_ns()
+            bus.publish(f"{topic}.ping", payload)
+            pongs.receive()
             nanoseconds.append(time.perf_counter_ns() - started)
     return nanoseconds

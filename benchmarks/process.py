@@ -166,8 +166,8 @@ class Crew:
         with _signals.held():
             self._ends.close()
 
-    def broker(self) -> tuple[Program, str, str]:
-        """Start a broker: its process, the directory of its UNIX sockets, its TCP address."""
+    def broker(self, transport: str) -> tuple[Program, str]:
+        """Start a broker: its process, and its address for that transport."""
         with _signals.held():
             place = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="sockbus-benchmark-"))
         asked = (f"unix:{place}/bus", "tcp:127.0.0.1:0")
@@ -183,7 +183,7 @@ class Crew:
         # Its end closes the pipe too: the lines are what tells, the pipe only when to look.
         self._wait_for_lines(broker, count=len(asked))
         _, tcp = (broker.line().removeprefix("listening on ") for _ in asked)
-        return broker, f"{place}/bus", tcp
+        return broker, tcp if transport == "tcp" else f"{transport}:{place}/bus/{transport}"
 
     def start(self, role: str, program: Callable[..., None], *fds: int, **options: object) -> Program:
         """Start ``program(**options)``, a function of this package, with these fds; not ready yet."""

@@ -2,25 +2,37 @@
 OPTIONS``.
 
 The function gets the options, a JSON object, as keywords, answers once when it is ready, and then obeys
-orders: objects of integers, one a line. The end of standard input is the end of the program, so that none
-outlives the process that started it. What goes wrong is one line on stderr.
+orders: objects, one a line. It waits for an order with everything else at rest, in every runtime alike. The
+end of standard input is the end of the program, so that none outlives the process that started it. What goes
+wrong is one line on stderr.
+
+A program is written twice: with ``async def`` for the runtimes that have an event loop, and for the blocking one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import importlib.util
 import json
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, final
 
 import trio
 
+import sockbus.asyncio
+import sockbus.trio
 from sockbus import SockbusError
+from sockbus.client.event_loop import EventLoopBus
 
-__all__ = ["answer", "next_order", "orders"]
+__all__ = ["RUNTIMES", "Connect", "Started", "answer", "orders", "run"]
 
-Order = dict[str, int]
+#: what ``run`` knows; uvloop's loop, where it is installed, runs what is asyncio's
+RUNTIMES = ("trio", "asyncio", "blocking", *(("uvloop",) if importlib.util.find_spec("uvloop") else ()))
+
+Connect = Callable[[str], AbstractAsyncContextManager[EventLoopBus, None]]
 
 
 def answer(value: object = None) -> None:
@@ -28,24 +40,36 @@ def answer(value: object = None) -> None:
     print(json.dumps(value), flush=True)
 
 
-def orders() -> Iterator[Order]:
-    """Orders as they come, for a program that may block."""
+def orders() -> Iterator[dict[str, Any]]:
+    """Say that this program is ready; orders as they come."""
     answer()
     for line in sys.stdin:
         yield json.loads(line)
 
 
-async def next_order() -> Order | None:
-    """The next order, while other tasks run on; None when no more will come."""
-    line = b""
-    while not line.endswith(b"\n"):
-        await trio.lowlevel.wait_readable(0)
-        came = os.read(0, 4096)
-        if not came:
-            return None
-        line += came
-    order: Order = json.loads(line)
-    return order
+@final
+class Started:
+    """A ``task_status`` that says that this program is ready."""
+
+    def started(self, _: None = None, /) -> None:
+        """The server is in force."""
+        answer()
+
+
+def run(
+    runtime: str, program: Callable[..., Coroutine[Any, Any, None]], blocking: Callable[..., None], *arguments: object
+) -> None:
+    """Run ``program``, with the ``connect`` of its runtime in front of the arguments, or ``blocking`` without."""
+    match runtime:
+        case "trio":
+            trio.run(program, sockbus.trio.connect, *arguments)
+        case "asyncio":
+            asyncio.run(program(sockbus.asyncio.connect, *arguments))
+        case "uvloop":
+            with asyncio.Runner(loop_factory=importlib.import_module("uvloop").new_event_loop) as runner:
+                runner.run(program(sockbus.asyncio.connect, *arguments))
+        case _:
+            blocking(*arguments)
 
 
 def _run(module: str, function: str, options: str) -> str | None:

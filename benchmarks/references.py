@@ -16,7 +16,7 @@ from itertools import repeat
 import trio
 
 from .process import Crew, Program
-from .programs import answer, next_order, orders
+from .programs import answer, orders
 from .rounds import quantiles
 
 __all__ = ["fd_pair", "message_pair", "relayed_pair"]
@@ -135,8 +135,7 @@ def ask(fd: int) -> None:
 
 async def _ask(fd: int) -> None:
     with _adopted(fd) as sock:
-        answer()
-        while (order := await next_order()) is not None:
+        for order in orders():
             payload = bytes(order["size"])
             nanoseconds = []
             for _ in repeat(None, order["count"]):

@@ -48,14 +48,15 @@ class Table:
         )
         print()
         heads = (f"{name:>{_OTHER_WIDTH}}" for name in others)
-        self._line("transport", "case", value, "reference", "ratio", "(low-high)", "floor", "met", *heads)
+        self._line("transport", "case", "runtime", value, "reference", "ratio", "(low-high)", "floor", "met", *heads)
 
-    def row(self, transport: str, case: str, found: Comparison, floor: Floor | None = None) -> None:
-        """Print one comparison. Without a floor it is for information."""
+    def row(self, transport: str, case: str, runtime: str, found: Comparison, floor: Floor | None = None) -> None:
+        """Print one comparison: of which runtime's bus. Without a floor it is for information."""
         ratio, low, high = found.ratios
         self._line(
             transport,
             case,
+            runtime,
             _number(found.bus.value),
             _number(found.reference.value),
             f"{ratio:.2f}",
@@ -69,6 +70,7 @@ class Table:
         self,
         transport: str,
         case: str,
+        runtime: str,
         value: str,
         reference: str,
         ratio: str,
@@ -77,8 +79,9 @@ class Table:
         met: str,
         *others: str,
     ) -> None:
-        front = f"{transport:<10}{case:<16}{value:>12}{reference:>12}{ratio:>7} {spread:<13}{floor:<8}{met:<4}"
-        print(front + "".join(others), flush=True)
+        names = f"{transport:<10}{case:<16}{runtime:<9}"
+        ratios = f"{ratio:>7} {spread:<13}{floor:<8}{met:<4}"
+        print(f"{names}{value:>12}{reference:>12}{ratios}{''.join(others)}".rstrip(), flush=True)
 
 
 def _number(value: float) -> str:

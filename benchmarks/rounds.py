@@ -62,7 +62,7 @@ def compare(bus: Run, reference: Run, effort: Effort) -> Comparison:
 
 
 def transfer(
-    crew: Crew, sender: Program, receivers: Sequence[Program], between: Sequence[Program], **order: int
+    crew: Crew, sender: Program, receivers: Sequence[Program], between: Sequence[Program], **order: object
 ) -> Run:
     """Turns of sending: the value is messages a second, from the first sent to the last received by all.
 
@@ -85,7 +85,7 @@ def transfer(
     return run
 
 
-def asking(crew: Crew, asker: Program, others: Sequence[Program], **order: int) -> Run:
+def asking(crew: Crew, asker: Program, others: Sequence[Program], **order: object) -> Run:
     """Turns of asking and waiting: the value is the median in microseconds.
 
     The others: the 99th percentile, and the processor time for each question, of the asker and of each of ``others``.

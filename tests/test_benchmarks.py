@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.programs import RUNTIMES
 from benchmarks.report import Floor
 from benchmarks.rounds import Effort, Sample, compare, quantiles
 
@@ -57,20 +58,50 @@ def test_benchmark_prints_a_row_for_each_transport_and_case(
 ) -> None:
     code, output, errors = run(verb, *TURN, TMPDIR=str(place))
     assert (code, errors) == (0, "")
-    rows = [line.split() for line in output.splitlines()[4:]]
-    assert [row[:2] for row in rows] == [[transport, case] for transport in transports for case in cases]
-    for transport, case, value, reference, ratio, *_ in rows:
-        numbers = [float(text.replace(",", "")) for text in (value, reference, ratio)]
-        assert all(number >= 0 for number in numbers), (transport, case)
-    with_floor = {(row[0], row[1]) for row in rows if row[6] in ("<=", ">=")}
-    assert with_floor == {(transport, case) for transport in UNIX for case in promised}
+    rows = rows_of(output)
+    assert [row[:3] for row in rows] == [[transport, case, "trio"] for transport in transports for case in cases]
+    assert all(value >= 0 for row in rows for value in values_of(row))
+    assert with_floor(rows) == {(transport, case, "trio") for transport in UNIX for case in promised}
     assert list(place.iterdir()) == []
 
 
-def test_transports_and_cases_can_be_chosen() -> None:
-    code, output, _ = run("throughput", *TURN, "--transports", "stream", "--cases", "1KiB", "64B")
+def rows_of(output: str) -> list[list[str]]:
+    """The fields of each line that compares something."""
+    return [
+        line.split()
+        for line in output.splitlines()
+        if line.split(maxsplit=1)[:1] in (["seqpacket"], ["stream"], ["tcp"])
+    ]
+
+
+def values_of(row: list[str]) -> list[float]:
+    """Value, reference and ratio."""
+    return [float(text.replace(",", "")) for text in row[3:6]]
+
+
+def with_floor(rows: list[list[str]]) -> set[tuple[str, str, str]]:
+    """Transport, case and runtime of those that the project promises something about."""
+    return {(row[0], row[1], row[2]) for row in rows if row[7] in ("<=", ">=")}
+
+
+def test_transports_cases_and_runtimes_can_be_chosen() -> None:
+    options = ("--transports", "stream", "--cases", "1KiB", "64B", "--runtimes", "blocking", "asyncio")
+    code, output, _ = run("throughput", *TURN, *options)
     assert code == 0
-    assert [line.split()[:2] for line in output.splitlines()[4:]] == [["stream", "1KiB"], ["stream", "64B"]]
+    assert [row[:3] for row in rows_of(output)] == [
+        ["stream", case, runtime] for runtime in ("blocking", "asyncio") for case in ("1KiB", "64B")
+    ]
+    assert with_floor(rows_of(output)) == set()
+
+
+@pytest.mark.parametrize(("verb", "cases"), [("latency", ("plain", "async", "pub-sub")), ("fds", ("1-fd",))])
+def test_benchmark_runs_in_every_runtime(verb: str, cases: tuple[str, ...], place: Path) -> None:
+    code, output, errors = run(verb, *TURN, "--transports", "seqpacket", "--runtimes", *RUNTIMES, TMPDIR=str(place))
+    assert (code, errors) == (0, "")
+    # Nothing awaits in a blocking program.
+    measured = [(name, case) for name in RUNTIMES for case in cases if (name, case) != ("blocking", "async")]
+    assert [row[:3] for row in rows_of(output)] == [["seqpacket", case, name] for name, case in measured]
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -79,6 +110,7 @@ def test_transports_and_cases_can_be_chosen() -> None:
         ((), "throughput|latency|fds"),
         (("speed",), "speed"),
         (("fds", "--transports", "tcp"), "tcp"),
+        (("latency", "--runtimes", "curio"), "curio"),
         (("latency", "--rounds", "0"), "'0'"),
         (("latency", "--seconds", "nan"), "'nan'"),
     ],
