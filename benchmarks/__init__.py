@@ -1,6 +1,6 @@
 """How fast the bus is, beside bare sockets on the same machine in the same minute. Linux only.
 
-``python -m benchmarks throughput|latency|fds`` starts a broker and programs, each a process of its own,
+``python -m benchmarks throughput|latency|fds|runtimes`` starts a broker and programs, each a process of its own,
 lets them and their references take turns for some rounds, and prints a table: medians, the ratio to the
 reference (median, lowest and highest of the rounds' own ratios), the floor that the project promises and
 whether it was met, and the processor time that each program spent on a message. Nothing here is a test: a
@@ -11,12 +11,13 @@ missed floor is printed, and the exit code stays 0.
 - latency: one ``await bus.request`` after the other. Reference: two Trio programs with raw sockets and a Trio
   process that relays between them.
 - fds: messages that carry one file descriptor each. Reference: one ``sendmsg`` and one ``recvmsg`` for each.
+- runtimes: throughput and latency of asyncio and of blocking programs. Reference: the same programs in Trio.
 
-They measure Trio programs, and with ``--runtimes`` others too: asyncio's are the same text, blocking ones
-publish in a ``with bus.batch()`` and iterate with ``for``; uvloop, where it is installed, is asyncio's bus in
-uvloop's event loop. The floors are Trio's.
+The first three measure Trio programs, and with ``--runtimes`` others too: asyncio's are the same text, blocking
+ones publish in a ``with bus.batch()`` and iterate with ``for``; uvloop, where it is installed, is asyncio's bus in
+uvloop's event loop. Their floors are Trio's.
 
-``throughput``, ``latency`` and ``fds`` hold a benchmark and its programs, ``references`` the bare ones;
-``rounds`` takes turns and compares, ``process`` starts and ends processes, ``programs`` is the other end of
-that, ``report`` prints.
+``throughput``, ``latency`` and ``fds`` hold a benchmark and its programs, ``runtimes`` compares some of those,
+``references`` holds the bare ones; ``rounds`` takes turns and compares, ``process`` starts and ends processes,
+``programs`` is the other end of that, ``report`` prints.
 """

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import benchmarks
 
-from . import fds, latency, throughput
+from . import fds, latency, runtimes, throughput
 from .process import PATIENCE, BenchmarkError, end_on_signals
 from .programs import RUNTIMES
 from .rounds import Effort
@@ -53,10 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m benchmarks throughput --transports stream --rounds 9",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(metavar="throughput|latency|fds", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(metavar="throughput|latency|fds|runtimes", required=True, parser_class=_Parser)
     _verb(verbs, "throughput", "messages a second", throughput.measure, _ALL, throughput.CASES)
     _verb(verbs, "latency", "sequential requests", latency.measure, _ALL, latency.CASES)
     _verb(verbs, "fds", "messages that carry file descriptors", fds.measure, _UNIX, fds.CASES)
+    _verb(verbs, "runtimes", "asyncio and blocking", runtimes.measure, _ALL, runtimes.CASES, RUNTIMES)
     return parser
 
 
@@ -67,6 +68,7 @@ def _verb(
     measure: Measure,
     transports: Sequence[str],
     cases: Iterable[str],
+    runtimes: Sequence[str] = ("trio",),
 ) -> None:
     verb = verbs.add_parser(name, help=about, description=f"{name}: {about}, beside a reference")
     verb.set_defaults(measure=measure)
@@ -76,7 +78,7 @@ def _verb(
     for option, known, default in (
         ("--transports", transports, transports),
         ("--cases", list(cases), list(cases)),
-        ("--runtimes", RUNTIMES, ("trio",)),
+        ("--runtimes", RUNTIMES, runtimes),
     ):
         names = ", ".join(known) if default == known else f"{', '.join(known)} ({', '.join(default)})"
         verb.add_argument(option, nargs="+", choices=known, default=default, metavar="NAME", help=names)

@@ -20,7 +20,7 @@ from .references import relayed_pair
 from .report import Floor, Table
 from .rounds import Effort, asking, compare, quantiles
 
-__all__ = ["CASES", "measure"]
+__all__ = ["CASES", "ask", "measure", "serve"]
 
 FLOOR = Floor(2.5, at_most=True)
 CASES = ("plain", "async", "pub-sub")

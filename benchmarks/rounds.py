@@ -13,7 +13,18 @@ from dataclasses import dataclass
 
 from .process import Crew, Program
 
-__all__ = ["Comparison", "Effort", "Run", "Sample", "asking", "compare", "quantiles", "transfer"]
+__all__ = [
+    "Comparison",
+    "Effort",
+    "Run",
+    "Sample",
+    "asking",
+    "compare",
+    "compare_samples",
+    "quantiles",
+    "take_turns",
+    "transfer",
+]
 
 # Messages of the first turn, which warms up and finds out how many a longer one needs.
 FIRST = 256
@@ -50,15 +61,25 @@ Run = Callable[[int], Sample]
 
 
 def compare(bus: Run, reference: Run, effort: Effort) -> Comparison:
-    """Let the two take turns, the first to go changing with the round."""
-    sides = (bus, reference)
+    """Let the two take turns."""
+    return compare_samples(*take_turns((bus, reference), effort))
+
+
+def take_turns(sides: Sequence[Run], effort: Effort) -> list[list[Sample]]:
+    """Each side's samples, one a round; the first to go changes with the round."""
     counts = [effort.messages or _messages_for(run, effort.seconds) for run in sides]
-    samples: tuple[list[Sample], list[Sample]] = ([], [])
+    samples: list[list[Sample]] = [[] for _ in sides]
     for number in range(effort.rounds):
-        for side in (0, 1) if number % 2 == 0 else (1, 0):
+        for turn in range(len(sides)):
+            side = (number + turn) % len(sides)
             samples[side].append(sides[side](counts[side]))
-    ratios = [ours.value / theirs.value for ours, theirs in zip(*samples, strict=True)]
-    return Comparison(_median(samples[0]), _median(samples[1]), (statistics.median(ratios), min(ratios), max(ratios)))
+    return samples
+
+
+def compare_samples(bus: Sequence[Sample], reference: Sequence[Sample]) -> Comparison:
+    """What two sides have come to that took turns."""
+    ratios = [ours.value / theirs.value for ours, theirs in zip(bus, reference, strict=True)]
+    return Comparison(_median(bus), _median(reference), (statistics.median(ratios), min(ratios), max(ratios)))
 
 
 def transfer(

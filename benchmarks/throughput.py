@@ -20,7 +20,7 @@ from .references import message_pair
 from .report import Floor, Table
 from .rounds import Effort, compare, transfer
 
-__all__ = ["CASES", "measure"]
+__all__ = ["CASES", "measure", "publish", "subscribe"]
 
 FLOOR = Floor(0.4)
 _SUBSCRIBERS = 4

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.programs import RUNTIMES
 from benchmarks.report import Floor
-from benchmarks.rounds import Effort, Sample, compare, quantiles
+from benchmarks.rounds import Effort, Sample, compare, quantiles, take_turns
 
 ROOT = Path(__file__).parent.parent
 UNIX = ("seqpacket", "stream")
@@ -104,10 +104,39 @@ def test_benchmark_runs_in_every_runtime(verb: str, cases: tuple[str, ...], plac
     assert list(place.iterdir()) == []
 
 
+def test_runtimes_are_compared_with_trio(place: Path) -> None:
+    code, output, errors = run("runtimes", *TURN, "--transports", *UNIX, TMPDIR=str(place))
+    assert (code, errors) == (0, "")
+    latency = [
+        (f"{server}-server{value}", name)
+        for server in ("own", "trio")
+        for name in RUNTIMES
+        for value in ("", "-cpu")
+        if (server, name) != ("trio", "trio")
+    ]
+    rows = rows_of(output)
+    expected = [(transport, "64B", name) for transport in UNIX for name in RUNTIMES]
+    expected += [(transport, *row) for transport in UNIX for row in latency]
+    assert [tuple(row[:3]) for row in rows] == expected
+    assert all(values_of(row)[2] == 1 for row in rows if row[1:3] in (["64B", "trio"], ["own-server", "trio"]))
+    promised = (("64B", "asyncio"), ("64B", "blocking"), ("own-server", "blocking"), ("own-server-cpu", "blocking"))
+    assert with_floor(rows) == {(transport, *row) for transport in UNIX for row in promised}
+    assert list(place.iterdir()) == []
+
+
+def test_runtimes_can_be_compared_in_part() -> None:
+    options = ("--transports", "tcp", "--cases", "trio-server", "--runtimes", "blocking")
+    code, output, _ = run("runtimes", *TURN, *options)
+    assert code == 0
+    assert [row[:3] for row in rows_of(output)] == [
+        ["tcp", case, "blocking"] for case in ("trio-server", "trio-server-cpu")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((), "throughput|latency|fds"),
+        ((), "throughput|latency|fds|runtimes"),
         (("speed",), "speed"),
         (("fds", "--transports", "tcp"), "tcp"),
         (("latency", "--runtimes", "curio"), "curio"),
@@ -170,6 +199,18 @@ def test_comparison_takes_turns_and_the_median_of_the_rounds() -> None:
     assert [name for name, _ in turns] == ["bus", "bare", "bare", "bus", "bus", "bare"]
     assert (found.bus.value, found.bus.others, found.reference.value) == (30.0, (60.0,), 10.0)
     assert found.ratios == (2.0, 1.0, 3.0)
+
+
+def test_every_side_goes_first_in_its_round() -> None:
+    turns: list[int] = []
+
+    def side(number: int) -> Sample:
+        turns.append(number)
+        return Sample(1.0, 10.0 * number + len(turns), ())
+
+    found = take_turns([lambda _: side(0), lambda _: side(1), lambda _: side(2)], Effort(3, 0.0, 7))
+    assert turns == [0, 1, 2, 1, 2, 0, 2, 0, 1]
+    assert [[sample.value for sample in samples] for samples in found] == [[1, 6, 8], [12, 14, 19], [23, 25, 27]]
 
 
 def test_turn_is_made_as_long_as_asked() -> None:

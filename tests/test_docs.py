@@ -77,8 +77,9 @@ def test_command_in_the_readme_exists(line: str) -> None:
 
 
 def test_benchmarks_that_the_readme_names_exist() -> None:
-    assert "`python -m benchmarks throughput`, `latency` or `fds`" in README
-    assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in ("__main__", "throughput", "latency", "fds"))
+    assert "`python -m benchmarks throughput`, `latency`, `fds` or `runtimes`" in README
+    names = ("__main__", "throughput", "latency", "fds", "runtimes")
+    assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in names)
 
 
 def test_numbers_in_the_readme_are_the_defaults() -> None:
