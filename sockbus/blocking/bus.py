@@ -7,6 +7,7 @@ it has returned to its caller (``interrupt``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Literal, final, overload
@@ -26,7 +27,7 @@ from ..transport.channel import Channel
 from .poller import drive_dialling
 from .scopes import Background, Batch
 from .subscription import Subscription
-from .waits import Waits
+from .waits import Waits, reentered
 from .workers import Workers
 
 __all__ = ["Bus", "connect"]
@@ -165,13 +166,18 @@ class Bus(Face):
         waits = self._waits
         answer: Receipt | None = None
         try:
-            with waits:
-                steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
-                if steps is not None:
-                    answer = waits.drive(steps, timeout)
-                if waits.publishes_alone():
-                    waits.finish(timeout)
-                waits.look_sometimes()
+            with waits.lock:
+                if waits.busy:
+                    raise reentered()
+                waits.busy = True
+                try:
+                    steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
+                    if steps is not None:
+                        answer = waits.drive(steps, timeout)
+                    if not waits.batching or get_ident() not in waits.batching:
+                        waits.finish(timeout)
+                finally:
+                    waits.busy = False
         except Expired as expired:
             raise TimeoutError(
                 f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "

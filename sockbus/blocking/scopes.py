@@ -39,7 +39,7 @@ class Batch:
                 waits.end_batch()
                 if error is not None:
                     waits.flush()
-                elif waits.publishes_alone():
+                elif threading.get_ident() not in waits.batching:
                     waits.finish(None)
         finally:
             deliver()

@@ -14,7 +14,7 @@ from ..client.need import Expired, Steps
 from ..client.taking import Taking
 from ..interrupt import deferred, deliver, is_due, pending
 from ..message import Message
-from .waits import Waits
+from .waits import Waits, reentered
 
 __all__ = ["Batches", "Subscription"]
 
@@ -94,14 +94,20 @@ class Subscription:
     def __next__(self) -> Message:
         waits, taking = self._waits, self._taking
         try:
-            with waits:
-                waits.look_sometimes()
-                message = taking.take()
-                if message is None:
-                    message = waits.drive(taking.next())
+            with waits.lock:
+                if waits.busy:
+                    raise reentered()
+                waits.busy = True
+                try:
+                    message = taking.take()
                     if message is None:
-                        raise StopIteration
-                waits.note_taken()
+                        message = waits.drive(taking.next())
+                        if message is None:
+                            raise StopIteration
+                    if waits.polls is not None:
+                        waits.note_taken()
+                finally:
+                    waits.busy = False
         except BaseException:
             deliver()
             raise
@@ -126,7 +132,6 @@ class Subscription:
         waits = self._waits
         try:
             with waits:
-                waits.look_sometimes()
                 taken = waits.drive(steps(), timeout)
                 waits.note_taken()
                 return taken

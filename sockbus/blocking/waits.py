@@ -25,7 +25,7 @@ from ..transport.channel import Channel
 from .parker import Parker
 from .poller import Poller
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "reentered"]
 
 T = TypeVar("T")
 
@@ -34,18 +34,21 @@ T = TypeVar("T")
 class Waits(Client):
     """The threads of one connection, besides what every client has.
 
-    ``with waits:`` holds the lock; every method but ``publish`` of others asks for that.
+    ``with waits:`` holds the lock, as everything here asks for. (The paths of every message write it out.)
     """
 
-    # Threads take turns by themselves.
-    yield_seconds = math.inf
+    # A turn is a look at what has come: threads let each other run by themselves.
+    yield_seconds = TICK_SECONDS
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
-        self._lock = threading.Lock()
-        self._owner = 0
+        # Reentrant only so that a thread can be told that it is in the middle of a call, instead of waiting for itself.
+        self.lock = threading.RLock()
+        #: a call is under way, and is not waiting
+        self.busy = False
         self._poller = Poller(channel.sock)
-        self._polls: Parker | None = None
+        #: who reads for all at the moment
+        self.polls: Parker | None = None
         self._tick_at = math.inf
         self._parked: dict[Parker, None] = {}
         self._drained = Gate()
@@ -53,25 +56,20 @@ class Waits(Client):
         self.over = Gate()
         #: whether the end of the session is that this side has left
         self.left = False
-        # Threads in a batch, and how many of them they are in.
-        self._batching: dict[int, int] = {}
-        # When a call that waits for nothing looks all the same what has come.
-        self._look_at = 0.0
+        #: threads in a batch, and how many of them they are in
+        self.batching: dict[int, int] = {}
 
     def __enter__(self) -> Self:
-        if not self._lock.acquire(False):
-            if self._owner == get_ident():
-                raise RuntimeError(
-                    "this bus is in the middle of a call of the same thread, which a signal handler or a finalizer "
-                    "interrupted; use another connection there"
-                )
-            self._lock.acquire()
-        self._owner = get_ident()
+        self.lock.acquire()
+        if self.busy:
+            self.lock.release()
+            raise reentered()
+        self.busy = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._owner = 0
-        self._lock.release()
+        self.busy = False
+        self.lock.release()
 
     # Life
 
@@ -79,8 +77,8 @@ class Waits(Client):
         """End the session, and close the socket once nobody polls it."""
         self.left = self.session.error is None
         self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
-        while self._polls is not None:
-            self._polls.rouse()
+        while self.polls is not None:
+            self.polls.rouse()
             parker = Parker()
             self._park(parker, parker.sleep_through)
         self.channel.close()
@@ -88,9 +86,9 @@ class Waits(Client):
 
     def forked(self) -> None:
         # Another thread may have held the lock, and there are no others any more.
-        self._lock = threading.Lock()
-        self._owner = 0
-        self._polls = None
+        self.lock = threading.RLock()
+        self.busy = False
+        self.polls = None
         self._parked.clear()
         self._poller.close()
         super().forked()
@@ -98,26 +96,22 @@ class Waits(Client):
     # For all calls
 
     def send_rest(self) -> None:
-        if self._polls is not None:
+        if self.polls is not None:
             # It does not know yet that there is something to write.
-            self._polls.rouse()
+            self.polls.rouse()
 
     def flush_soon(self) -> None:
         """Who publishes sends, unless it is in a batch."""
 
     def begin_batch(self) -> None:
         """Let what this thread publishes wait for what it publishes next."""
-        self._batching[get_ident()] = self._batching.get(get_ident(), 0) + 1
+        self.batching[get_ident()] = self.batching.get(get_ident(), 0) + 1
 
     def end_batch(self) -> None:
         """As it was before ``begin_batch``."""
-        left = self._batching.pop(get_ident()) - 1
+        left = self.batching.pop(get_ident()) - 1
         if left:
-            self._batching[get_ident()] = left
-
-    def publishes_alone(self) -> bool:
-        """Whether this thread is in no batch."""
-        return get_ident() not in self._batching
+            self.batching[get_ident()] = left
 
     def finish(self, timeout: float | None) -> None:
         """Send what is queued, and wait until the kernel has it; what is left at the deadline leaves with other calls.
@@ -136,15 +130,9 @@ class Waits(Client):
             yield self._drained
         self.session.check()
 
-    def look_sometimes(self) -> None:
-        """``look``, if that was not done lately: for calls that never wait otherwise."""
-        if monotonic() > self._look_at:
-            self.look()
-
     def look(self) -> None:
         """Take what has come, and give back what is owed, without waiting."""
-        self._look_at = monotonic() + TICK_SECONDS
-        if self._polls is None and self.session.error is None:
+        if self.polls is None and self.session.error is None:
             try:
                 self._poll(Parker(), 0.0)
             finally:
@@ -152,8 +140,8 @@ class Waits(Client):
 
     def note_taken(self) -> None:
         """Something was taken: whoever polls must give its credit back in time."""
-        if self._polls is not None and self._tick_at == math.inf and self.session.owes:
-            self._polls.rouse()
+        if self.polls is not None and self._tick_at == math.inf and self.session.owes:
+            self.polls.rouse()
 
     def drive(self, steps: Steps[T], timeout: float | None = None) -> T:
         """Wait for what the steps need until they are done, and return what they do.
@@ -164,11 +152,14 @@ class Waits(Client):
         try:
             need = next(steps)
             while True:
-                if isinstance(need, (Gate, Pending)) and not self._wait(need, deadline):
+                if not isinstance(need, (Gate, Pending)):
+                    # A turn. Calls that wait for nothing else look in it what has come, twice a second.
+                    self.look()
+                elif not self._wait(need, deadline):
                     deadline = None
                     need = steps.throw(Expired(timeout or 0.0))
-                else:
-                    need = steps.send(None)
+                    continue
+                need = steps.send(None)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
         finally:
@@ -184,7 +175,7 @@ class Waits(Client):
                 seconds = None if deadline is None else deadline - monotonic()
                 if seconds is not None and seconds <= 0 and looked:
                     return False
-                if self._polls is not None or self.session.error is not None:
+                if self.polls is not None or self.session.error is not None:
                     # (When the session has ended whoever waits is woken.)
                     self._park(parker, partial(parker.sleep, seconds))
                 else:
@@ -201,7 +192,7 @@ class Waits(Client):
 
     def _hand_on(self) -> None:
         """Whoever has polled does not any more: another one that waits must."""
-        if self._parked and self._polls is None:
+        if self._parked and self.polls is None:
             next(iter(self._parked)).rouse()
 
     def _park(self, parker: Parker, sleep: Callable[[], None]) -> None:
@@ -220,14 +211,14 @@ class Waits(Client):
         """One turn: wait for the socket, at most so long, and do what has become possible."""
         self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
         until = self._look_up_at(seconds)
-        self._polls = parker
+        self.polls = parker
         parker.polls_with = self._poller
         self.__exit__()
         try:
             found = self._poller.sleep(until)
         finally:
             self.__enter__()
-            self._polls = parker.polls_with = None
+            self.polls = parker.polls_with = None
             if self.session.error is not None and self._parked:
                 # Whoever closes waits for this.
                 for parker in self._parked:
@@ -263,5 +254,13 @@ class Waits(Client):
         if self.session.error is not None:
             self._drained.open_all()
             self.over.open_all()
-            if self._polls is not None:
-                self._polls.rouse()
+            if self.polls is not None:
+                self.polls.rouse()
+
+
+def reentered() -> RuntimeError:
+    """What a call raises in the middle of another one of the same thread."""
+    return RuntimeError(
+        "this bus is in the middle of a call of the same thread, which a signal handler or a finalizer interrupted; "
+        "use another connection there"
+    )
