@@ -18,52 +18,72 @@ from sockbus.broker.config import LIMITS
 from sockbus.cli.parser import parse_arguments
 from sockbus.trio import Bus
 from tests.brokers import PATIENCE, ROOT, environment
+from tests.pages import blocks
 
 README = (ROOT / "README.md").read_text()
 SOCKETS = (ROOT / "docs" / "sockets.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """The fenced code of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
-
-
 # README.md
 
+RUNTIMES = ("trio", "asyncio", "blocking")
+WHOLE = blocks(README, "python")[: len(RUNTIMES)]
+SNIPPETS = blocks(README, "python")[len(RUNTIMES) :]
+RUN = {"trio": "trio.run(main)", "asyncio": "asyncio.run(main())"}
 
-def test_readme_begins_with_a_program_of_about_ten_lines() -> None:
-    program = blocks(README, "python")[0]
-    assert "trio.run(" in program
-    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+
+def what_it_does(program: str) -> str:
+    """The block of a program in which it is connected, without what tells one runtime from another, and comments."""
+    bare = re.sub(r"\b(async|await) |  # .*", "", program)
+    block = re.search(r"^ *with connect\(\).*?(?=\n\n|\Z)", bare, re.M | re.S)
+    assert block is not None
+    return textwrap.dedent(block[0]).strip()
 
 
-@pytest.mark.parametrize(
-    ("number", "printed"),
-    [(0, r"sensors\.kitchen\.temp \{'c': 21\.5\} \d+\n"), (1, r"b'# sockbus\\n'\n"), (2, r"HELLO\n")],
-)
-def test_python_in_the_readme_runs(number: int, printed: str, sockbus_address: str) -> None:
-    program = blocks(README, "python")[number]
-    if "trio.run(" not in program:
-        body = textwrap.indent(program, 8 * " ")
-        program = (
-            "import trio\nfrom sockbus.trio import connect\n\nasync def main():\n    async with connect() as bus:\n"
-        )
-        program += f"{body}\ntrio.run(main)\n"
+def run_in_readme(program: str, address: str) -> str:
+    """What a program prints that is run where the README is."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env=environment(SOCKBUS_ADDRESS=sockbus_address),
+        env=environment(SOCKBUS_ADDRESS=address),
         capture_output=True,
         timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert re.fullmatch(printed, done.stdout.decode())
+    return done.stdout.decode()
+
+
+def test_readme_begins_with_a_program_of_ten_lines_for_each_runtime() -> None:
+    for runtime, program in zip(RUNTIMES, WHOLE, strict=True):
+        assert f"from sockbus.{runtime} import connect\n" in program
+        assert RUN.get(runtime, "\n") in program
+        assert len([line for line in program.splitlines() if line.strip()]) <= 10
+    assert len({what_it_does(program) for program in WHOLE}) == 1
+    assert what_it_does(WHOLE[0]).count("\n") == 3
+
+
+@pytest.mark.parametrize("number", range(len(RUNTIMES)), ids=RUNTIMES)
+def test_whole_program_in_the_readme_runs(number: int, sockbus_address: str) -> None:
+    printed = run_in_readme(WHOLE[number], sockbus_address)
+    assert re.fullmatch(r"sensors\.kitchen\.temp \{'c': 21\.5\} \d+\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("number", "runtime", "printed"),
+    [(0, "trio", "b'# sockbus\\n'\n"), (0, "asyncio", "b'# sockbus\\n'\n"), (1, "trio", "HELLO\n")],
+)
+def test_snippet_in_the_readme_runs(number: int, runtime: str, printed: str, sockbus_address: str) -> None:
+    assert ("trio" in SNIPPETS[number]) == (number == 1)
+    body = textwrap.indent(SNIPPETS[number], 8 * " ")
+    program = f"import {runtime}\nfrom sockbus.{runtime} import connect\n\n"
+    program += f"async def main():\n    async with connect() as bus:\n{body}\n{RUN[runtime]}\n"
+    assert run_in_readme(program, sockbus_address) == printed
 
 
 def test_no_python_in_the_readme_is_left_out() -> None:
-    assert len(blocks(README, "python")) == 3
+    assert (len(WHOLE), len(SNIPPETS)) == (3, 2)
 
 
 @pytest.mark.parametrize("line", "".join(blocks(README, "sh")).splitlines())
