@@ -53,7 +53,7 @@ def run(program: str, directory: Path, *, by: Sequence[str] = (), **env: str) ->
 
 
 def test_each_guide_is_found() -> None:
-    assert sorted(GUIDES) == ["multiprocessing"]
+    assert sorted(GUIDES) == ["multiprocessing", "zeromq"]
 
 
 @every_guide
