@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.brokers import PATIENCE, ROOT, BrokerProcess, Done, command, environment, place
+from tests.docs.servers import redis_server
 from tests.pages import fenced
 
 __all__ = ["place"]
@@ -52,8 +54,18 @@ def run(program: str, directory: Path, *, by: Sequence[str] = (), **env: str) ->
     return Done(process.returncode, out.decode(), err.decode())
 
 
+@contextmanager
+def server(guide: str, place: Path) -> Iterator[dict[str, str]]:
+    """What the program before has to talk to, as variables of its environment."""
+    if guide == "redis":
+        with redis_server(place) as url:
+            yield {"REDIS_URL": url}
+    else:
+        yield {}
+
+
 def test_each_guide_is_found() -> None:
-    assert sorted(GUIDES) == ["multiprocessing", "zeromq"]
+    assert sorted(GUIDES) == ["multiprocessing", "redis", "zeromq"]
 
 
 @every_guide
@@ -67,7 +79,8 @@ def test_guide_has_two_programs_and_one_output(guide: str) -> None:
 @every_guide
 def test_program_before_prints_what_the_guide_says(guide: str, place: Path) -> None:
     before, _, printed = parts(guide)
-    assert run(before, place) == (0, printed, "")
+    with server(guide, place) as env:
+        assert run(before, place, **env) == (0, printed, "")
 
 
 @every_guide
