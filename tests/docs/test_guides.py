@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import PATIENCE, ROOT, BrokerProcess, Done, command, environment, place
-from tests.docs.servers import redis_server
+from tests.docs.servers import dbus_daemon, redis_server
 from tests.pages import fenced
 
 __all__ = ["place"]
@@ -60,12 +60,15 @@ def server(guide: str, place: Path) -> Iterator[dict[str, str]]:
     if guide == "redis":
         with redis_server(place) as url:
             yield {"REDIS_URL": url}
+    elif guide == "dbus":
+        with dbus_daemon(place) as address:
+            yield {"DBUS_SESSION_BUS_ADDRESS": address}
     else:
         yield {}
 
 
 def test_each_guide_is_found() -> None:
-    assert sorted(GUIDES) == ["multiprocessing", "redis", "zeromq"]
+    assert sorted(GUIDES) == ["dbus", "multiprocessing", "redis", "zeromq"]
 
 
 @every_guide
