@@ -165,25 +165,25 @@ class Bus(Face):
         """
         waits = self._waits
         answer: Receipt | None = None
+        waits.acquire()
+        if waits.busy:
+            waits.release()
+            raise reentered()
+        waits.busy = True
         try:
-            with waits.lock:
-                if waits.busy:
-                    raise reentered()
-                waits.busy = True
-                try:
-                    steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
-                    if steps is not None:
-                        answer = waits.drive(steps, timeout)
-                    if not waits.batching or get_ident() not in waits.batching:
-                        waits.finish(timeout)
-                finally:
-                    waits.busy = False
+            steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
+            if steps is not None:
+                answer = waits.drive(steps, timeout)
+            if not waits.batching or get_ident() not in waits.batching:
+                waits.finish(timeout)
         except Expired as expired:
             raise TimeoutError(
                 f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "
                 f"subscriber not read?"
             ) from None
         finally:
+            waits.busy = False
+            waits.release()
             if pending.came:
                 deliver()
         return answer

@@ -93,24 +93,26 @@ class Subscription:
     @deferred
     def __next__(self) -> Message:
         waits, taking = self._waits, self._taking
+        waits.acquire()
+        if waits.busy:
+            waits.release()
+            raise reentered()
+        waits.busy = True
         try:
-            with waits.lock:
-                if waits.busy:
-                    raise reentered()
-                waits.busy = True
-                try:
-                    message = taking.take()
-                    if message is None:
-                        message = waits.drive(taking.next())
-                        if message is None:
-                            raise StopIteration
-                    if waits.polls is not None:
-                        waits.note_taken()
-                finally:
-                    waits.busy = False
+            message = taking.take()
+            if message is None:
+                message = waits.drive(taking.next())
+                if message is None:
+                    raise StopIteration
+            if waits.polls is not None:
+                waits.note_taken()
         except BaseException:
+            waits.busy = False
+            waits.release()
             deliver()
             raise
+        waits.busy = False
+        waits.release()
         if pending.came and is_due():
             self._put_back([message])
         return message

@@ -43,7 +43,7 @@ class Waits(Client):
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel)
         # Reentrant only so that a thread can be told that it is in the middle of a call, instead of waiting for itself.
-        self.lock = threading.RLock()
+        self._make_lock()
         #: a call is under way, and is not waiting
         self.busy = False
         self._poller = Poller(channel.sock)
@@ -59,17 +59,22 @@ class Waits(Client):
         #: threads in a batch, and how many of them they are in
         self.batching: dict[int, int] = {}
 
+    def _make_lock(self) -> None:
+        lock = threading.RLock()
+        # Bound once, for the paths of every message: `with lock` costs twice as much.
+        self.acquire, self.release = lock.acquire, lock.release
+
     def __enter__(self) -> Self:
-        self.lock.acquire()
+        self.acquire()
         if self.busy:
-            self.lock.release()
+            self.release()
             raise reentered()
         self.busy = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self.busy = False
-        self.lock.release()
+        self.release()
 
     # Life
 
@@ -86,7 +91,7 @@ class Waits(Client):
 
     def forked(self) -> None:
         # Another thread may have held the lock, and there are no others any more.
-        self.lock = threading.RLock()
+        self._make_lock()
         self.busy = False
         self.polls = None
         self._parked.clear()
