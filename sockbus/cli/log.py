@@ -11,13 +11,11 @@ import os
 import select
 from typing import final
 
-from .output import escaped
+from .output import ROOM, escaped
 
 __all__ = ["start_logging"]
 
 _STDERR = 2
-# What poll(2) promises of a pipe that is writable, PIPE_BUF in pipe(7).
-_ROOM = 4096
 
 
 def start_logging() -> logging.Logger:
@@ -45,7 +43,7 @@ class _Patient(logging.Handler):
         line = escaped(self.format(record))
         if self._dropped:
             line += f" ({self._dropped} lines before this were dropped: nobody read them)"
-        data = line.encode()[: _ROOM - 1] + b"\n"
+        data = line.encode()[: ROOM - 1] + b"\n"
         try:
             if self._poll.poll(0) == [(_STDERR, select.POLLOUT)]:
                 os.write(_STDERR, data)

@@ -8,19 +8,37 @@ out when the call returns, and the end of the process has nothing left to flush 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
 import signal
 import stat
 import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
 
 from .outcome import Failure, ReaderGone
 
-__all__ = ["complain", "describe_end", "describe_fd", "escaped", "open_standard_fds", "say", "write"]
+__all__ = [
+    "ROOM",
+    "complain",
+    "describe_end",
+    "describe_fd",
+    "escaped",
+    "open_standard_fds",
+    "say",
+    "watch_reader",
+    "write",
+]
 
 _STDOUT = 1
 _STDERR = 2
+#: bytes that poll(2) promises to have room in a pipe that is writable, PIPE_BUF in pipe(7)
+ROOM = 4096
+# Seconds: about as long as poll(2) can wait.
+_LONGEST = 1e6
 # C0, DEL, C1; the line and paragraph separators; the direction marks of Unicode; what UTF-8 cannot say.
 _unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _unsafe_in_lines = re.compile(_unsafe.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
@@ -36,16 +54,33 @@ def escaped(text: str, *, lines: bool = False) -> str:
     return unsafe.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
 
 
-def write(data: bytes) -> None:
-    """Write a result to stdout, all of it; blocks while nobody reads. ReaderGone, Failure."""
+def write(data: bytes | memoryview, *, deadline: float = math.inf) -> memoryview:
+    """Write a result to stdout; waits while nobody reads, until then (monotonic). What is left; ReaderGone, Failure."""
     if sys.stdout is None:
         raise Failure("the result cannot be written: standard output is closed; open it, or send it to /dev/null")
+    left = memoryview(data)
     try:
-        _write_all(_STDOUT, data)
+        while left and _has_room(_STDOUT, deadline):
+            left = left[_write(_STDOUT, left[:ROOM]) :]
     except BrokenPipeError as error:
         raise ReaderGone("the reader of standard output has gone") from error
     except OSError as error:
         raise Failure(f"the result cannot be written to standard output: {error.strerror}") from error
+    return left
+
+
+def watch_reader(gone: Callable[[], object]) -> None:
+    """Call ``gone``, in a thread, when the reader of a pipe on stdout goes; else that shows with the next result."""
+    if stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
+        threading.Thread(target=_watch, args=(gone,), name="sockbus-reader", daemon=True).start()
+
+
+def _watch(gone: Callable[[], object]) -> None:
+    poll = select.poll()
+    # For no event: what ends it is POLLERR.
+    poll.register(_STDOUT, 0)
+    poll.poll()
+    gone()
 
 
 def say(line: str) -> None:
@@ -106,10 +141,23 @@ def open_standard_fds() -> None:
 def _write_all(fd: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
+        left = left[_write(fd, left) :]
+
+
+def _write(fd: int, data: memoryview) -> int:
+    while True:
         try:
-            left = left[os.write(fd, left) :]
+            return os.write(fd, data)
         except BlockingIOError:
             # Somebody who shares the open file made it non-blocking; that is his to undo.
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
+            _has_room(fd, math.inf)
+
+
+def _has_room(fd: int, deadline: float) -> bool:
+    """Wait until it takes more, or shows why not by an error; False when it does not until then (monotonic)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    while not poll.poll(1000 * min(max(0.0, deadline - monotonic()), _LONGEST)):
+        if monotonic() >= deadline:
+            return False
+    return True

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sockbus.cli.output import MAX_SENTENCE, complain, describe_fd, escaped
+from sockbus.cli.outcome import ReaderGone
+from sockbus.cli.output import MAX_SENTENCE, complain, describe_fd, escaped, watch_reader, write
+from tests.brokers import PATIENCE
 
 CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x2028, 0x2029, 0x202E, 0x2066, 0x2069, 0xD800]
 
@@ -82,3 +87,68 @@ def test_open_file_has_a_kind_and_perhaps_a_size(
         assert describe_fd(fd) == (kind, size)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def pipe_on_stdout() -> Iterator[int]:
+    """The other end, which the block closes. No fixture, for pytest puts a file of its own there before a test."""
+    before = os.dup(1)
+    receive, send = os.pipe()
+    os.dup2(send, 1)
+    os.close(send)
+    try:
+        yield receive
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+
+def test_what_nobody_reads_is_left_at_the_deadline() -> None:
+    data = os.urandom(300_000)
+    with pipe_on_stdout() as reader:
+        rest = write(data, deadline=0.0)
+        assert 0 < len(rest) < len(data)
+        began = time.monotonic()
+        assert write(rest, deadline=began + 0.05) == rest
+        assert time.monotonic() - began >= 0.05
+        assert os.read(reader, len(data)) + rest == data
+        os.close(reader)
+
+
+def test_what_is_read_meanwhile_is_written_within_the_deadline() -> None:
+    data = os.urandom(300_000)
+    came: list[bytes] = []
+    with pipe_on_stdout() as reader:
+
+        def read() -> None:
+            with open(reader, "rb") as file:
+                came.append(file.read(len(data)))
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        assert not write(data, deadline=time.monotonic() + PATIENCE)
+        reading.join()
+    assert came == [data]
+
+
+def test_reader_that_has_gone_is_noticed_without_writing_and_by_writing() -> None:
+    gone = threading.Event()
+    with pipe_on_stdout() as reader:
+        watch_reader(gone.set)
+        assert write(b"x", deadline=0.0) == b""
+        assert not gone.is_set()
+        os.close(reader)
+        assert gone.wait(PATIENCE)
+        with pytest.raises(ReaderGone):
+            write(b"x", deadline=0.0)
+
+
+def test_only_a_pipe_has_a_reader_that_can_go() -> None:
+    before = threading.active_count()
+    saved = os.dup(1)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 1)
+        watch_reader(pytest.fail)
+        os.dup2(saved, 1)
+    os.close(saved)
+    assert threading.active_count() == before
