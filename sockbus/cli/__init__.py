@@ -1,8 +1,8 @@
 """The command line: ``main``.
 
 Errors end here: each becomes one sentence on one line of stderr and an exit code (``outcome``); a traceback is a bug
-of ours. A verb's module is imported when the verb is known: a broker loads no client, and ``--help`` and usage errors
-load neither, nor Trio, which takes longer than all the rest.
+of ours. A verb's module is imported when the verb is known: a broker loads no client, ``--help`` and usage errors load
+neither, and only a broker loads Trio, which takes longer than all the rest.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ def _perform(arguments: Namespace) -> None:
         from .run import run
 
         run(arguments)
+    elif arguments.verb == "sub":
+        from .sub import sub
+
+        sub(arguments)
     else:
         from . import client
 

@@ -30,6 +30,7 @@ __all__ = [
     "header",
     "human",
     "human_fds",
+    "json_bytes",
     "json_form",
     "json_line",
     "json_text",
@@ -163,6 +164,11 @@ def json_line(message: Message) -> str:
         f'"headers": {json_text(json_form(message.headers))}, "sender": {_sender(message.sender)}, '
         f'"fds": {json_text(fds)}, "fds_missing": {message.fds_missing}, "lost": {message.lost}}}'
     )
+
+
+def json_bytes(message: Message) -> bytes:
+    """``json_line`` as it is printed."""
+    return f"{json_line(message)}\n".encode()
 
 
 @functools.lru_cache(maxsize=256)

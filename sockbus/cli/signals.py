@@ -1,7 +1,8 @@
-"""Running an async function until it is done or a signal comes.
+"""Running the broker until it is done or signals end it.
 
-Ctrl-C cancels at a place where that is expected, instead of raising KeyboardInterrupt in the middle of anything. What
-is cleaned up then must not hang either: one signal more than there is to do ends the process as the system does it.
+A signal stops it at a place where that is expected, instead of raising KeyboardInterrupt in the middle of anything.
+What is cleaned up then must not hang either: one signal more than there is to do ends the process as the system does
+it.
 """
 
 from __future__ import annotations
@@ -12,39 +13,34 @@ from types import FrameType
 
 import trio
 
-from .outcome import Interrupted
-
 __all__ = ["run"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(work: Callable[[], Awaitable[None]], stop: Callable[[], None] | None = None) -> None:
-    """Run ``work``. The first signal calls ``stop``, the next one cancels; without ``stop`` the first one cancels.
-
-    Cancelled without ``stop``, it raises Interrupted.
-    """
+def run(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
+    """Run ``work``. The first signal calls ``stop``, the next one cancels."""
     trio.run(_run, work, stop)
 
 
-async def _run(work: Callable[[], Awaitable[None]], stop: Callable[[], None] | None) -> None:
+async def _run(work: Callable[[], Awaitable[None]], stop: Callable[[], None]) -> None:
     token = trio.lowlevel.current_trio_token()
     scope = trio.CancelScope()
-    actions: list[Callable[[], object]] = [scope.cancel] if stop is None else [stop, scope.cancel]
-    interrupted: Interrupted | None = None
+    actions: list[Callable[[], object]] = [stop, scope.cancel]
+    is_ending = False
 
-    def act(number: int) -> None:
-        nonlocal interrupted
-        interrupted = interrupted or Interrupted(number)
+    def act() -> None:
+        nonlocal is_ending
+        is_ending = True
         if actions:
             actions.pop(0)()
         if not actions:
             for each in _SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
 
-    def came(number: int, _: FrameType | None) -> None:
+    def came(_: int, __: FrameType | None) -> None:
         # Between any two instructions of anything: only this may be called here.
-        token.run_sync_soon(act, number)
+        token.run_sync_soon(act)
 
     before = {number: signal.signal(number, came) for number in _SIGNALS}
     try:
@@ -53,6 +49,4 @@ async def _run(work: Callable[[], Awaitable[None]], stop: Callable[[], None] | N
     finally:
         for number, handler in before.items():
             # Once told to end, this process is ending: one more signal must not spoil its exit code.
-            signal.signal(number, handler if interrupted is None else signal.SIG_IGN)
-    if interrupted is not None and scope.cancelled_caught and stop is None:
-        raise interrupted
+            signal.signal(number, signal.SIG_IGN if is_ending else handler)

@@ -1,48 +1,20 @@
-"""``pub``, ``sub``, ``request`` and ``status`` as processes, against a broker process."""
+"""``pub``, ``sub``, ``request`` and ``status`` as processes, against a broker process: what they are for."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import signal
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgpack
 import pytest
-import trio
 
-from sockbus.cli.client import Printer
-from sockbus.cli.parser import parse_arguments
-from sockbus.message import Message, Peer
-from tests.brokers import PATIENCE, BrokerProcess, Program, command, environment, run
+from tests.brokers import BrokerProcess, Program, command, environment, run
+from tests.cli.programs import publish, subscriber
 
-PEER = Peer(1, None, "tcp", None, None, None)
 TRANSPORTS = ["seqpacket", "stream", "tcp"]
-
-
-@pytest.fixture(scope="module")
-def bus() -> Iterator[BrokerProcess]:
-    """One broker for the tests that leave no traces on it."""
-    with BrokerProcess() as broker:
-        yield broker
-
-
-def subscriber(bus: BrokerProcess, *arguments: str, address: str | None = None) -> Program:
-    """``sockbus sub``, its subscription in force."""
-    program = Program(command("sub", *arguments, "--address", address or bus.unix))
-    assert program.err.next() == f"subscribed to {arguments[0]}"
-    return program
-
-
-def publish(bus: BrokerProcess, *arguments: str, address: str | None = None, stdin: bytes = b"") -> str:
-    """``sockbus pub``, which must succeed; what it printed."""
-    done = run("pub", *arguments, "--address", address or bus.unix, stdin=stdin)
-    assert (done.code, done.err) == (0, "")
-    return done.out
 
 
 # From pub to sub
@@ -134,25 +106,6 @@ def test_json_form_tells_losses_in_its_objects(bus: BrokerProcess) -> None:
         publish(bus, "over.tcp", "seen")
         assert json.loads(sub.out.rest())["lost"] == 1
         assert sub.err.rest() == b""
-
-
-class Batches:
-    """A subscription with one batch, and losses behind it."""
-
-    lost = 3
-
-    async def batches(self) -> AsyncIterator[list[Message]]:
-        yield [Message("a", b"\x01", PEER, lost=1)]
-        await trio.sleep_forever()
-
-
-@pytest.mark.parametrize("form", ["--json", "--raw"])
-async def test_losses_with_no_message_behind_them_are_told_at_the_end(
-    form: str, capfdbinary: pytest.CaptureFixture[bytes], autojump_clock: object
-) -> None:
-    arguments = parse_arguments(["sub", "a", form, "--timeout", "5"])
-    await Printer(arguments, Batches()).run()  # type: ignore[arg-type]  # what it uses of a Subscription
-    assert capfdbinary.readouterr().err.splitlines()[-1] == b"sockbus: lost 2 messages of a"
 
 
 def test_strip_delivers_over_tcp_without_the_fds(bus: BrokerProcess) -> None:
@@ -309,52 +262,3 @@ def test_broker_that_goes_ends_what_waits_for_it(broker: BrokerProcess) -> None:
             complaint = program.err.rest()
             assert complaint.startswith(b"sockbus: ")
             assert complaint.count(b"\n") == 1
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_ends_a_subscription_quietly(bus: BrokerProcess, number: signal.Signals, code: int) -> None:
-    with subscriber(bus, "quiet") as sub:
-        sub.signal(number)
-        assert sub.code() == code
-        assert (sub.out.rest(), sub.err.rest()) == (b"", b"")
-
-
-def test_ctrl_c_ends_a_subscription_whose_reader_does_not_read(bus: BrokerProcess) -> None:
-    receive, send = os.pipe()
-    sub = subprocess.Popen(
-        command("sub", "flood", "--address", bus.unix), stdout=send, stderr=subprocess.PIPE, env=environment()
-    )
-    os.close(send)
-    try:
-        assert sub.stderr is not None
-        assert sub.stderr.readline() == b"subscribed to flood\n"
-        publish(bus, "flood", "-", stdin=b"x" * 1_000_000)
-        os.read(receive, 1)  # it writes now, and the pipe is full
-        sub.send_signal(signal.SIGINT)
-        assert sub.wait(PATIENCE) == 130
-        assert sub.stderr.read() == b""
-    finally:
-        os.close(receive)
-        sub.kill()
-        with sub:
-            sub.wait()
-
-
-def test_subscription_ends_quietly_when_its_reader_goes(bus: BrokerProcess) -> None:
-    with subscriber(bus, "headed") as sub:
-        publish(bus, "headed", "first")
-        assert sub.out.next() == "headed first"
-        assert sub.process.stdout is not None
-        sub.process.stdout.close()
-        assert sub.code() == 1
-        assert sub.err.rest() == b""
-
-
-def test_head_takes_its_line_and_the_pipeline_ends(bus: BrokerProcess) -> None:
-    script = '"$@" | head -n 1'
-    with Program(["sh", "-c", script, "sh", *command("sub", "piped", "--address", bus.unix)]) as pipeline:
-        assert pipeline.err.next() == "subscribed to piped"
-        publish(bus, "piped", "first")
-        assert pipeline.out.rest() == b"piped first\n"
-        assert pipeline.code() == 0
-        assert pipeline.err.rest() == b""

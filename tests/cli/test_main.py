@@ -135,13 +135,36 @@ def test_nothing_of_the_runtime_is_loaded_for_help_and_usage_errors(arguments: l
 
 
 def test_error_of_the_system_is_a_sentence(broker: BrokerProcess) -> None:
-    script = 'ulimit -n 6; exec "$@"'
+    # The file and the socket are all that is left to be opened.
+    script = 'ulimit -n 5; exec "$@"'
     done = subprocess.run(
-        ["sh", "-c", script, "sh", *command("status", "--address", broker.unix)],
-        env=environment(PYTHONWARNINGS=None),  # trio leaves sockets to the garbage collector there
+        ["sh", "-c", script, "sh", *command("pub", "a", "--fd", "/dev/null", "--address", broker.unix)],
+        env=environment(),
         capture_output=True,
         timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
     assert b"Too many open files" in done.stderr
+
+
+def test_no_runtime_with_an_event_loop_is_loaded_by_what_only_connects(broker: BrokerProcess) -> None:
+    program = (
+        "import sys\nfrom sockbus.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(code, sorted({'asyncio', 'trio', 'subprocess', 'importlib.metadata'} & sys.modules.keys()))"
+    )
+    options = ["--address", broker.unix]
+    with Program([sys.executable, "-c", program, "reply", "a", "--echo", *options]) as server:
+        assert server.err.next() == "serving a"
+        for verb in (["pub", "a"], ["sub", "a", "--timeout", "0.01"], ["request", "a"], ["status"]):
+            done = subprocess.run(
+                [sys.executable, "-c", program, *verb, *options],
+                env=environment(),
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert done.stdout.splitlines()[-1] == b"0 []", verb
+        server.signal(signal.SIGTERM)
+        assert server.out.rest() == b"143 []\n"

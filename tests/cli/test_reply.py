@@ -6,18 +6,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.brokers import BrokerProcess, Program, command, run
-
-
-@pytest.fixture(scope="module")
-def bus() -> Iterator[BrokerProcess]:
-    with BrokerProcess() as broker:
-        yield broker
 
 
 def server(bus: BrokerProcess, *arguments: str) -> Program:
@@ -144,3 +137,33 @@ def test_command_that_ignores_sigterm_is_killed(bus: BrokerProcess, place: Path)
         replying.signal(signal.SIGINT)
         assert replying.code() == 130
         assert alive.read() == ""
+
+
+def test_command_is_ended_when_the_broker_goes(broker: BrokerProcess, place: Path) -> None:
+    os.mkfifo(place / "alive")
+    script = f"exec 3>{place}/alive; echo up >&3; exec sleep 1000"
+    with (
+        server(broker, "long", "--exec", "sh", "-c", script) as replying,
+        Program(command("request", "long", "--timeout", "100", "--address", broker.unix)),
+        (place / "alive").open() as alive,
+    ):
+        assert alive.readline() == "up\n"
+        broker.kill()
+        assert alive.read() == ""
+        assert replying.code() == 1
+        assert replying.err.rest().count(b"\n") == 1
+
+
+def test_commands_run_at_once(bus: BrokerProcess, place: Path) -> None:
+    # Each waits for the other.
+    for name in ("one", "two"):
+        os.mkfifo(place / name)
+    script = f'read mine other; echo "$mine" >{place}/$mine & read theirs <{place}/$other; echo "$theirs"'
+    with server(bus, "pair", "--exec", "sh", "-c", script):
+        asking = [
+            Program(command("request", "pair", "--raw", f"{mine} {other}\n", "--address", bus.unix))
+            for mine, other in (("one", "two"), ("two", "one"))
+        ]
+        for program, theirs in zip(asking, (b"two", b"one"), strict=True):
+            with program:
+                assert program.out.rest() == theirs

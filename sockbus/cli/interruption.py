@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM for the verbs that use ``sockbus.blocking``: a KeyboardInterrupt where that tears nothing.
+
+SIGINT has Python's own handler, in whose place a bus that is open puts one that knows where to raise
+(``sockbus.interrupt``); SIGTERM is passed on to whichever is in force. One signal more ends what is cleaned up after
+the first, and where nobody sends one, a timer does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import TypeVar
+
+from .outcome import Interrupted
+
+__all__ = ["interruption", "left_in_haste"]
+
+# Seconds for the broker to take its leave of whoever is interrupted: it may be stopped, or too busy.
+PATIENCE = 0.5
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def interruption() -> Iterator[None]:
+    """Raise Interrupted when the block was ended by a signal."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        _interrupt(number, frame)
+
+    # Also where SIGINT was ignored, as it is behind `&` in a script.
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end, signal.SIGALRM: _interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    except KeyboardInterrupt:
+        # This process is ending: one more signal must not spoil its exit code.
+        before = dict.fromkeys(before, signal.SIG_IGN)
+        raise Interrupted(*came[:1]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def left_in_haste(block: AbstractContextManager[T]) -> Iterator[T]:
+    """The same block, but left within ``PATIENCE`` when it was interrupted."""
+    try:
+        with block as entered:
+            try:
+                yield entered
+            except KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+                raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, frame)
