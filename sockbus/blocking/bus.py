@@ -14,7 +14,7 @@ from typing import Literal, final, overload
 
 from ..address import Address
 from ..client.answering import Handler, TaskStatus
-from ..client.client import LEAVE_SECONDS
+from ..client.client import LEAVE_SECONDS, no_room
 from ..client.connecting import CONNECT_SECONDS, Connecting
 from ..client.face import Face
 from ..client.need import Expired
@@ -22,6 +22,7 @@ from ..fd import HasFileno
 from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
 from ..message import Message, Receipt
 from ..payload import Headers
+from ..protocol.frame import MAX_FRAME
 from ..protocol.handshake import check_name
 from ..transport.channel import Channel
 from .poller import drive_dialling
@@ -164,6 +165,10 @@ class Bus(Face):
         TimeoutError for want of room, or is interrupted, it was sent wholly or not at all.
         """
         waits = self._waits
+        if waits.batching and not (fds or headers or receipt):
+            gathered = waits.batching.get(get_ident())
+            if gathered is not None and self._gather(gathered, topic, payload, timeout):
+                return None
         answer: Receipt | None = None
         waits.acquire()
         if waits.busy:
@@ -174,8 +179,7 @@ class Bus(Face):
             steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
             if steps is not None:
                 answer = waits.drive(steps, timeout)
-            if not waits.batching or get_ident() not in waits.batching:
-                waits.finish(timeout)
+            waits.finish(timeout)
         except Expired as expired:
             raise TimeoutError(
                 f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "
@@ -187,6 +191,29 @@ class Bus(Face):
             if pending.came:
                 deliver()
         return answer
+
+    def _gather(self, gathered: bytearray, topic: str, payload: object, timeout: float | None) -> bool:
+        """Put a message with those of this thread's batch, which nobody else touches; False when it is too large."""
+        waits = self._waits
+        session = waits.session
+        if session.error is not None:
+            session.check()
+        frame = session.sender.plain(topic, payload)
+        if type(frame) is not bytes or len(frame) > MAX_FRAME:
+            return False
+        if len(gathered) + len(frame) > MAX_FRAME:
+            try:
+                with waits:
+                    waits.spill(gathered, timeout)
+                    waits.look()
+            except Expired as expired:
+                raise no_room(topic, expired) from None
+            finally:
+                deliver()
+        gathered += frame
+        if pending.came:
+            deliver()
+        return True
 
     def batch(self) -> Batch:
         """Let this thread's publishes in a ``with`` block leave together: at its end, or at 64 KiB."""

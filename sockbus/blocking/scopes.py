@@ -6,7 +6,9 @@ import threading
 from types import TracebackType
 from typing import final
 
-from ..client.need import Steps
+from ..client.client import LEAVE_SECONDS
+from ..client.need import Expired, Steps
+from ..errors import SockbusError
 from ..interrupt import deferred, deliver, is_due
 from .waits import Waits
 
@@ -15,34 +17,45 @@ __all__ = ["Background", "Batch"]
 
 @final
 class Batch:
-    """What the thread that enters it publishes leaves together."""
+    """What the thread that enters it publishes leaves together. One in another adds nothing."""
 
     def __init__(self, waits: Waits) -> None:
         self._waits = waits
+        self._gathered: bytearray | None = None
 
     @deferred
     def __enter__(self) -> None:
         with self._waits as waits:
-            waits.begin_batch()
+            if threading.get_ident() not in waits.batching:
+                self._gathered = waits.batching[threading.get_ident()] = bytearray()
         if is_due():
             # What raises here is not left by its __exit__.
-            with self._waits as waits:
-                waits.end_batch()
+            self._end()
             deliver()
 
     @deferred
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._gathered is None:
+            return
         try:
             with self._waits as waits:
-                waits.end_batch()
-                if error is not None:
-                    waits.flush()
-                elif threading.get_ident() not in waits.batching:
-                    waits.finish(None)
+                waits.spill(self._gathered, None if error is None else LEAVE_SECONDS)
+                waits.finish(None if error is None else LEAVE_SECONDS)
+        except (Expired, SockbusError) as failure:
+            if error is None:
+                raise
+            error.add_note(f"besides, what was published in the batch may not have been sent: {failure}")
         finally:
+            self._end()
             deliver()
+
+    def _end(self) -> None:
+        if self._gathered is not None:
+            self._gathered = None
+            with self._waits as waits:
+                del waits.batching[threading.get_ident()]
 
 
 @final

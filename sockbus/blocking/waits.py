@@ -56,8 +56,8 @@ class Waits(Client):
         self.over = Gate()
         #: whether the end of the session is that this side has left
         self.left = False
-        #: threads in a batch, and how many of them they are in
-        self.batching: dict[int, int] = {}
+        #: threads in a batch, and what they have published in it that is not queued yet
+        self.batching: dict[int, bytearray] = {}
 
     def _make_lock(self) -> None:
         lock = threading.RLock()
@@ -108,16 +108,6 @@ class Waits(Client):
     def flush_soon(self) -> None:
         """Who publishes sends, unless it is in a batch."""
 
-    def begin_batch(self) -> None:
-        """Let what this thread publishes wait for what it publishes next."""
-        self.batching[get_ident()] = self.batching.get(get_ident(), 0) + 1
-
-    def end_batch(self) -> None:
-        """As it was before ``begin_batch``."""
-        left = self.batching.pop(get_ident()) - 1
-        if left:
-            self.batching[get_ident()] = left
-
     def finish(self, timeout: float | None) -> None:
         """Send what is queued, and wait until the kernel has it; what is left at the deadline leaves with other calls.
 
@@ -153,6 +143,18 @@ class Waits(Client):
 
         After ``timeout`` seconds they get ``Expired``. Interrupted, they are closed where they wait.
         """
+        if self.batching:
+            # Nothing that a thread asks for may pass what it has published, and what waits may wait for that.
+            gathered = self.batching.get(get_ident())
+            if gathered:
+                self.spill(gathered, timeout)
+        return self._drive(steps, timeout)
+
+    def spill(self, gathered: bytearray, timeout: float | None = None) -> None:
+        """Queue what a thread has published in a batch, when there is room, and send what the socket takes."""
+        self._drive(self.put_gathered(gathered), timeout)
+
+    def _drive(self, steps: Steps[T], timeout: float | None) -> T:
         deadline = None if timeout is None else monotonic() + timeout
         try:
             need = next(steps)

@@ -19,13 +19,15 @@ from ..errors import ConnectionLost, LimitExceeded, RequestTimeout, SockbusError
 from ..fd import HasFileno
 from ..message import Message, Receipt
 from ..payload import Headers
+from ..protocol.inbox import fit
 from ..protocol.mailbox import Mailbox, Service
+from ..protocol.outbox import Lane
 from ..protocol.pending import Pending
 from ..protocol.sender import Outgoing
 from ..transport.channel import Channel
 from .need import TURN, Expired, Gate, Steps
 
-__all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client"]
+__all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client", "no_room"]
 
 # Seconds that leaving waits for what was published.
 LEAVE_SECONDS = 5.0
@@ -129,7 +131,7 @@ class Client(ABC):
             try:
                 yield self._room
             except Expired as expired:
-                raise _no_room(topic, expired) from None
+                raise no_room(topic, expired) from None
             session.check()
         window.sent_bytes += len(frame)
         session.outbox.put_small(frame)
@@ -137,11 +139,27 @@ class Client(ABC):
             self.flush_soon()
         yield from self.turn_if_due()
 
+    def put_gathered(self, gathered: bytearray) -> Steps[None]:
+        """Queue small publishes, whole frames of at most 64 KiB in all, as soon as there is room for them."""
+        session = self.session
+        window = session.sender.publishes
+        while gathered:
+            session.check()
+            if window.sent_bytes >= window.granted_bytes:
+                self.flush()
+                yield self._room
+                continue
+            _, end = fit(gathered, 0, len(gathered), len(gathered), window.granted_bytes - window.sent_bytes)
+            session.outbox.put(Lane.MESSAGES, bytes(gathered[:end]))
+            window.sent_bytes += end
+            del gathered[:end]
+        self.flush()
+
     def _publish(self, topic: str, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
         try:
             yield from self.send(outgoing)
         except Expired as expired:
-            raise _no_room(topic, expired) from None
+            raise no_room(topic, expired) from None
         if receipt:
             answer: Receipt = yield from self.result(self.session.await_receipt(outgoing))
             return answer
@@ -277,7 +295,8 @@ class Client(ABC):
         self._slots.open()
 
 
-def _no_room(topic: str, expired: Expired) -> TimeoutError:
+def no_room(topic: str, expired: Expired) -> TimeoutError:
+    """What a publish raises that has waited for room in vain."""
     return TimeoutError(
         f"there was no room for the message on {topic!r} within {expired.seconds:g} s, and it was not sent; does a "
         f"subscriber not read?"

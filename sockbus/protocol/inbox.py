@@ -139,7 +139,7 @@ class Run:
         return total, headers, at
 
 
-def fit(buffer: bytes, start: int, end: int, messages: int, size: int) -> tuple[int, int]:
+def fit(buffer: bytes | bytearray, start: int, end: int, messages: int, size: int) -> tuple[int, int]:
     """How many of the frames in ``buffer[start:end]`` may start with credit for ``messages`` and ``size`` bytes.
 
     Returns their number and where they end; the last may overdraw the bytes (docs/wire.md, "Credit").

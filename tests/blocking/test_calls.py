@@ -178,15 +178,54 @@ def test_batch_leaves_at_its_end_and_only_its_threads(address: str, topic: str) 
             bus.publish(topic, 3)
             with pytest.raises(TimeoutError):
                 messages.receive(timeout=SHORT)
-            other = threading.Thread(target=bus.publish, args=(topic, 4))
+            other = threading.Thread(target=bus.publish, args=(topic, "of another thread"))
             other.start()
             other.join()
-            # What is queued leaves with it, in order.
-            assert [messages.receive(timeout=PATIENCE).payload for _ in range(4)] == [1, 2, 3, 4]
-            bus.publish(topic, 5)
-        assert messages.receive(timeout=PATIENCE).payload == 5
-        bus.publish(topic, 6)
-        assert messages.receive(timeout=PATIENCE).payload == 6
+            assert messages.receive(timeout=PATIENCE).payload == "of another thread"
+        assert [messages.receive(timeout=PATIENCE).payload for _ in range(3)] == [1, 2, 3]
+        bus.publish(topic, 4)
+        assert messages.receive(timeout=PATIENCE).payload == 4
+
+
+def test_nothing_passes_what_its_thread_has_published_in_a_batch(address: str, topic: str) -> None:
+    kinds: list[dict[str, Any]] = [{"receipt": True}, {"headers": {"h": 1}}, {}]
+    with connect(address) as taker, taker.subscribe(topic) as messages, connect(address) as bus, bus.batch():
+        for number, options in enumerate(kinds):
+            bus.publish(topic, [number, "small"])
+            bus.publish(topic, [number, "x" * 100_000], **options)
+        bus.publish(topic, "before a flush")
+        bus.flush(timeout=PATIENCE)
+        came = [messages.receive(timeout=PATIENCE).payload for _ in range(7)]
+        assert [payload[0] for payload in came[:6]] == [0, 0, 1, 1, 2, 2]
+        assert [len(payload[1]) for payload in came[:6]] == [5, 100_000] * 3
+        assert came[6] == "before a flush"
+        bus.publish(topic, "before a request")
+        bus.request("$SYS.status", timeout=PATIENCE)
+        assert messages.receive(timeout=PATIENCE).payload == "before a request"
+        bus.publish(topic, "before a subscription")
+        with bus.subscribe(topic) as own:
+            bus.publish(topic, "after it")
+            # It waits for what this thread has not sent yet.
+            assert own.receive(timeout=PATIENCE).payload == "after it"
+
+
+def test_batch_without_room_in_time_keeps_what_was_published(address: str, topic: str) -> None:
+    count = 0
+    with connect(address) as taker, taker.subscribe(topic, capacity=1) as messages, connect(address) as bus:
+        with bus.batch():
+            with pytest.raises(TimeoutError, match="and it was not sent; does a subscriber not read"):
+                while True:
+                    bus.publish(topic, [count, b"x" * 1000], timeout=SHORT)
+                    count += 1
+            taking = threading.Thread(target=lambda: came.extend(take_numbers(messages, count)))
+            came: list[int] = []
+            taking.start()
+        taking.join(PATIENCE)
+    assert came == list(range(count))
+
+
+def take_numbers(messages: Any, count: int) -> list[int]:
+    return [messages.receive(timeout=PATIENCE).payload[0] for _ in range(count)]
 
 
 def test_batch_of_more_than_the_window_makes_its_own_room(address: str, topic: str) -> None:
