@@ -12,7 +12,6 @@ given.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import reprlib
@@ -72,6 +71,9 @@ class Address:
         """Whether the host is in 127.0.0.0/8, ::1 or ``localhost``; other spellings, and paths, are not."""
         if self.host.lower() == "localhost":
             return True
+        # Here, for it takes 2 ms to load, and most programs need it for nothing.
+        import ipaddress
+
         try:
             host = ipaddress.ip_address(self.host)
         except ValueError:
@@ -149,6 +151,9 @@ def _parse_tcp(rest: str, named: str) -> Address:
         raise ConnectError(f"{named} has no port from 0 to 65535 at its end; use {_FORMS}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+        # Here, as above.
+        import ipaddress
+
         try:
             ipaddress.IPv6Address(host)
         except ValueError as error:

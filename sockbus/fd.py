@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import fcntl
-import logging
 import os
 import socket
 import stat
@@ -27,8 +26,6 @@ from typing import IO, Any, Protocol, Self, final
 from .interrupt import deferred, deliver, deliver_soon, is_due, pending
 
 __all__ = ["Fd", "HasFileno", "SharedFds", "close_each", "close_fds", "closing_settled", "descriptor", "duplicate"]
-
-log = logging.getLogger("sockbus.fd")
 
 # fcntl(2): memfds and files of tmpfs have seals, pipes have a size.
 _ONLY_IN_MEMORY = tuple(getattr(fcntl, name) for name in ("F_GET_SEALS", "F_GETPIPE_SZ") if hasattr(fcntl, name))
@@ -197,7 +194,7 @@ def close_own(fd: int) -> None:
         else:
             os.close(fd)
     except OSError as error:
-        log.warning("closing fd %d: %s", fd, error)
+        _warn("closing fd %d: %s", fd, error)
 
 
 class _Closer:
@@ -241,7 +238,7 @@ class _Closer:
         try:
             thread.start()
         except RuntimeError as error:
-            log.warning("%d fds stay open until the next is closed: %s", len(self.queue), error)
+            _warn("%d fds stay open until the next is closed: %s", len(self.queue), error)
             return
         assert thread.ident is not None
         self._since.setdefault(thread.ident, 0.0)
@@ -264,7 +261,7 @@ class _Closer:
                 else:
                     os.close(fd)
             except OSError as error:
-                log.warning("closing fd %d: %s", fd, error)
+                _warn("closing fd %d: %s", fd, error)
 
     def _wait_for_work(self) -> bool:
         """Wait until something is queued and all other threads are idle or stuck; False after a long idle time."""
@@ -324,3 +321,10 @@ def _closed_at_once(fd: int) -> bool:
 def closing_settled(timeout: float) -> bool:
     """Wait up to ``timeout`` seconds until all that ``close_fds`` got is closed; whether that was reached."""
     return _closer.settled(timeout)
+
+
+def _warn(line: str, *values: object) -> None:
+    # Only now: a small program, as `sockbus pub`, takes a tenth longer to start with it.
+    import logging
+
+    logging.getLogger("sockbus.fd").warning(line, *values)
