@@ -40,18 +40,18 @@ ROOM = 4096
 # Seconds: about as long as poll(2) can wait.
 _LONGEST = 1e6
 # C0, DEL, C1; the line and paragraph separators; the direction marks of Unicode; what UTF-8 cannot say.
-_unsafe = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_unsafe_in_lines = re.compile(_unsafe.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+_UNSAFE = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_UNSAFE_IN_LINES = _UNSAFE.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_fold = re.compile(r"\s*[\r\n]\s*")
 # A peer's error text may have any length; the sentence that names it has not.
 MAX_SENTENCE = 2000
 
 
 def escaped(text: str, *, lines: bool = False) -> str:
     """The text without anything that a terminal would obey; with ``lines``, line feeds and tabs stay."""
-    unsafe = _unsafe_in_lines if lines else _unsafe
-    return unsafe.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
+    # Compiled when it is needed, for `pub` prints nothing, and kept by `re`.
+    unsafe = _UNSAFE_IN_LINES if lines else _UNSAFE
+    return re.sub(unsafe, lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
 
 
 def write(data: bytes | memoryview, *, deadline: float = math.inf) -> memoryview:
@@ -94,7 +94,7 @@ def say(line: str) -> None:
 
 def complain(sentence: str, who: str = "sockbus") -> None:
     """One sentence on one line of stderr."""
-    line = _fold.sub(" ", sentence.strip())
+    line = re.sub(r"\s*[\r\n]\s*", " ", sentence.strip())
     if len(line) > MAX_SENTENCE:
         line = f"{line[:MAX_SENTENCE]}…"
     say(f"{who}: {line}")

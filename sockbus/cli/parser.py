@@ -61,15 +61,23 @@ def _first_word(argv: Sequence[str], valued: str) -> int:
     return at
 
 
+def _unmeasured(prog: str) -> argparse.HelpFormatter:
+    # argparse asks one about each argument that is added, and each would ask the terminal for its width: by shutil,
+    # which takes as long to load as argparse.
+    return argparse.RawDescriptionHelpFormatter(prog, width=80)
+
+
 @final
 class _Parser(argparse.ArgumentParser):
     """argparse, but complaints are one sentence and output leaves by ``output``."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False, **options
-        )
+        super().__init__(formatter_class=_unmeasured, allow_abbrev=False, add_help=False, **options)
         self.add_argument("-h", "--help", action=_Show, text=self.format_help, help="show this and exit")
+
+    def format_help(self) -> str:
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")

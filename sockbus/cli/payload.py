@@ -8,7 +8,7 @@ are no strings their JSON text. A payload that is not msgpack, which any peer ma
 
 from __future__ import annotations
 
-import base64
+import binascii
 import dataclasses
 import functools
 import json
@@ -208,7 +208,7 @@ def _key(key: object) -> str:
 
 
 def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _shown(message: Message, payload: object) -> str:
