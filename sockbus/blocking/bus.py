@@ -14,7 +14,7 @@ from typing import Literal, final, overload
 
 from ..address import Address
 from ..client.answering import Handler, TaskStatus
-from ..client.client import LEAVE_SECONDS, no_room
+from ..client.client import LEAVE_SECONDS
 from ..client.connecting import CONNECT_SECONDS, Connecting
 from ..client.face import Face
 from ..client.need import Expired
@@ -22,13 +22,13 @@ from ..fd import HasFileno
 from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
 from ..message import Message, Receipt
 from ..payload import Headers
-from ..protocol.frame import MAX_FRAME
 from ..protocol.handshake import check_name
 from ..transport.channel import Channel
+from .parker import reentered
 from .poller import drive_dialling
 from .scopes import Background, Batch
 from .subscription import Subscription
-from .waits import Waits, reentered
+from .waits import Waits
 from .workers import Workers
 
 __all__ = ["Bus", "connect"]
@@ -167,7 +167,7 @@ class Bus(Face):
         waits = self._waits
         if waits.batching and not (fds or headers or receipt):
             gathered = waits.batching.get(get_ident())
-            if gathered is not None and self._gather(gathered, topic, payload, timeout):
+            if gathered is not None and waits.gather(gathered, topic, payload, timeout):
                 return None
         answer: Receipt | None = None
         waits.acquire()
@@ -191,29 +191,6 @@ class Bus(Face):
             if pending.came:
                 deliver()
         return answer
-
-    def _gather(self, gathered: bytearray, topic: str, payload: object, timeout: float | None) -> bool:
-        """Put a message with those of this thread's batch, which nobody else touches; False when it is too large."""
-        waits = self._waits
-        session = waits.session
-        if session.error is not None:
-            session.check()
-        frame = session.sender.plain(topic, payload)
-        if type(frame) is not bytes or len(frame) > MAX_FRAME:
-            return False
-        if len(gathered) + len(frame) > MAX_FRAME:
-            try:
-                with waits:
-                    waits.spill(gathered, timeout)
-                    waits.look()
-            except Expired as expired:
-                raise no_room(topic, expired) from None
-            finally:
-                deliver()
-        gathered += frame
-        if pending.came:
-            deliver()
-        return True
 
     def batch(self) -> Batch:
         """Let this thread's publishes in a ``with`` block leave together: at its end, or at 64 KiB."""

@@ -8,7 +8,7 @@ from typing import Any, final
 from ..interrupt import deliver, interruptible
 from .poller import Poller
 
-__all__ = ["Parker"]
+__all__ = ["Parker", "reentered"]
 
 
 @final
@@ -50,3 +50,11 @@ class Parker:
         """Until roused, or for so many seconds."""
         deliver()
         self._lock.acquire(True, -1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+
+def reentered() -> RuntimeError:
+    """What a call raises in the middle of another one of the same thread."""
+    return RuntimeError(
+        "this bus is in the middle of a call of the same thread, which a signal handler or a finalizer interrupted; "
+        "use another connection there"
+    )

@@ -6,7 +6,7 @@ taken is put back first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar, final
 
@@ -14,7 +14,8 @@ from ..client.need import Expired, Steps
 from ..client.taking import Taking
 from ..interrupt import deferred, deliver, is_due, pending
 from ..message import Message
-from .waits import Waits, reentered
+from .parker import reentered
+from .waits import Waits
 
 __all__ = ["Batches", "Subscription"]
 
@@ -86,33 +87,45 @@ class Subscription:
             self._taking.leave()
         deliver()
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> Iterator[Message]:
         self._taking.check_entered()
-        return self
+        return self._messages()
+
+    # A generator, and ``with waits`` written out: this is the path of every message.
+    @deferred
+    def _messages(self) -> Iterator[Message]:
+        waits, take = self._waits, self._taking.take
+        while True:
+            waits.acquire()
+            if waits.busy:
+                waits.release()
+                raise reentered()
+            waits.busy = True
+            try:
+                message = take()
+                if message is None:
+                    message = waits.drive(self._taking.next())
+                if message is not None and waits.polls is not None:
+                    waits.note_taken()
+            except BaseException:
+                waits.busy = False
+                waits.release()
+                deliver()
+                raise
+            waits.busy = False
+            waits.release()
+            if pending.came and is_due():
+                self._put_back([] if message is None else [message])
+            if message is None:
+                return
+            yield message
 
     @deferred
     def __next__(self) -> Message:
-        waits, taking = self._waits, self._taking
-        waits.acquire()
-        if waits.busy:
-            waits.release()
-            raise reentered()
-        waits.busy = True
-        try:
-            message = taking.take()
-            if message is None:
-                message = waits.drive(taking.next())
-                if message is None:
-                    raise StopIteration
-            if waits.polls is not None:
-                waits.note_taken()
-        except BaseException:
-            waits.busy = False
-            waits.release()
+        message = self._take(self._taking.next, None)
+        if message is None:
             deliver()
-            raise
-        waits.busy = False
-        waits.release()
+            raise StopIteration
         if pending.came and is_due():
             self._put_back([message])
         return message
@@ -148,8 +161,9 @@ class Subscription:
         return self._take(self._taking.next_batch, timeout)
 
     def _put_back(self, messages: list[Message]) -> None:
-        with self._waits:
-            self._taking.put_back(messages)
+        if messages:
+            with self._waits:
+                self._taking.put_back(messages)
         deliver()
 
 

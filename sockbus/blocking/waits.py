@@ -16,16 +16,18 @@ from threading import get_ident
 from time import monotonic
 from typing import Self, TypeVar, final
 
-from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.client import LATER_SECONDS, TICK_SECONDS, Client, no_room
 from ..client.need import Expired, Gate, Steps
 from ..errors import ConnectionLost
+from ..interrupt import deliver, pending
+from ..protocol.frame import MAX_FRAME
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
-from .parker import Parker
+from .parker import Parker, reentered
 from .poller import Poller
 
-__all__ = ["Waits", "reentered"]
+__all__ = ["Waits"]
 
 T = TypeVar("T")
 
@@ -34,7 +36,8 @@ T = TypeVar("T")
 class Waits(Client):
     """The threads of one connection, besides what every client has.
 
-    ``with waits:`` holds the lock, as everything here asks for. (The paths of every message write it out.)
+    ``with waits:`` holds the lock, as everything here asks for but ``gather``. (The paths of every message write it
+    out.)
     """
 
     # A turn is a look at what has come: threads let each other run by themselves.
@@ -150,6 +153,31 @@ class Waits(Client):
                 self.spill(gathered, timeout)
         return self._drive(steps, timeout)
 
+    def gather(self, gathered: bytearray, topic: str, payload: object, timeout: float | None) -> bool:
+        """Put a message with those of this thread's batch, which asks for no lock; False when it is too large.
+
+        TimeoutError when there is no room in time, and the message was not put.
+        """
+        session = self.session
+        if session.error is not None:
+            session.check()
+        frame = session.sender.plain(topic, payload)
+        if type(frame) is not bytes or len(frame) > MAX_FRAME:
+            return False
+        if len(gathered) + len(frame) > MAX_FRAME:
+            try:
+                with self:
+                    self.spill(gathered, timeout)
+                    self.look()
+            except Expired as expired:
+                raise no_room(topic, expired) from None
+            finally:
+                deliver()
+        gathered += frame
+        if pending.came:
+            deliver()
+        return True
+
     def spill(self, gathered: bytearray, timeout: float | None = None) -> None:
         """Queue what a thread has published in a batch, when there is room, and send what the socket takes."""
         self._drive(self.put_gathered(gathered), timeout)
@@ -263,11 +291,3 @@ class Waits(Client):
             self.over.open_all()
             if self.polls is not None:
                 self.polls.rouse()
-
-
-def reentered() -> RuntimeError:
-    """What a call raises in the middle of another one of the same thread."""
-    return RuntimeError(
-        "this bus is in the middle of a call of the same thread, which a signal handler or a finalizer interrupted; "
-        "use another connection there"
-    )
