@@ -76,6 +76,10 @@ def _perform(arguments: Namespace) -> None:
         from .run import run
 
         run(arguments)
+    elif arguments.verb == "status":
+        from .status import status
+
+        status(arguments)
     elif arguments.verb == "sub":
         from .sub import sub
 

@@ -1,4 +1,4 @@
-"""The verbs that are one connection and one act: ``pub``, ``request``, ``status``.
+"""The connection of a verb, and the verbs that send something: ``pub``, ``request``.
 
 Each reads and opens what it needs, connects, acts, and writes its results when it has left: a reader that does not read
 keeps no connection.
@@ -17,12 +17,12 @@ from ..address import default_address
 from ..blocking import Bus, connect
 from ..errors import ConnectError, RemoteError
 from ..message import Message
-from . import payload, table
+from . import payload
 from .interruption import interruption, left_in_haste
 from .outcome import Failure, UsageError
-from .output import complain, escaped, write
+from .output import complain, write
 
-__all__ = ["bus", "pub", "request", "status"]
+__all__ = ["bus", "pub", "request"]
 
 
 def bus(arguments: Namespace) -> AbstractContextManager[Bus]:
@@ -44,10 +44,11 @@ def pub(arguments: Namespace) -> None:
                 arguments.topic, content, fds=fds, headers=dict(arguments.header), receipt=arguments.receipt
             )
     if receipt is not None:
-        _print(
+        became = (
             f"matched {receipt.matched} delivered {receipt.delivered} dropped {receipt.dropped} "
             f"without_fds {receipt.without_fds}\n"
         )
+        write(became.encode())
 
 
 @interruption()
@@ -77,21 +78,6 @@ def _reply_form(arguments: Namespace) -> Callable[[Message], bytes]:
         return shown.encode() if shown.endswith("\n") else f"{shown}\n".encode()
 
     return form
-
-
-@interruption()
-def status(arguments: Namespace) -> None:
-    """Print the broker's account of itself."""
-    with bus(arguments) as connection:
-        page = connection.request("$SYS.status").payload
-    if arguments.json:
-        _print(f"{payload.json_text(payload.json_form(page))}\n")
-    else:
-        _print("".join(f"{escaped(line)}\n" for line in table.lines(page)))
-
-
-def _print(text: str) -> None:
-    write(text.encode())
 
 
 @contextlib.contextmanager

@@ -9,8 +9,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple
 
 from ..address import Address
 from ..errors import SockbusError
@@ -33,9 +32,7 @@ Text is shown as it is, bytes as b'...', all else as JSON; control characters ar
 are, text in UTF-8, all else as JSON, with nothing added, not even a line feed."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """One verb: its line in the list, what --help adds, an example, and its arguments."""
 
     summary: str

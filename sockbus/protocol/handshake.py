@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import ProtocolError, VersionMismatch
 from ..message import Peer
@@ -95,8 +95,7 @@ def check_name(name: str | None) -> str | None:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """What a client says first."""
 
     name: str | None
@@ -123,8 +122,7 @@ class Hello:
         return cls(name, body.words(values, "features"))
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(NamedTuple):
     """What a broker answers: who it takes the client for, and what it grants."""
 
     features: tuple[str, ...]

@@ -14,7 +14,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Blocked", "Buffer", "Credentials", "Transport"]
 
@@ -33,8 +33,7 @@ class Blocked(enum.Enum):
     LATER = "for a while: the kernel's limits show no readiness"
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """Who is at the other end of a UNIX socket, fixed at connect (SO_PEERCRED, unix(7))."""
 
     pid: int

@@ -11,8 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..address import Address
 from ..errors import ConnectError, PermissionDenied
@@ -29,22 +28,19 @@ __all__ = ["Dialing", "Pause", "Resolve", "Writable", "dial"]
 MAX_PAUSE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Writable:
+class Writable(NamedTuple):
     """Wait until the socket is writable."""
 
     sock: socket.socket
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait for a time."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(NamedTuple):
     """Look the host up and send back what getaddrinfo(3) gives for a stream socket, or throw its OSError in."""
 
     host: str
