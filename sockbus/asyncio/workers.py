@@ -22,6 +22,7 @@ class Workers:
     """Up to ``service.concurrency`` tasks at one handler, idle ones parked and woken by the reader directly."""
 
     def __init__(self, waits: EventLoopClient, service: Service, handler: Handler) -> None:
+        self._waits = waits
         self._session = waits.session
         self._drive = waits.drive
         self._service = service
@@ -38,6 +39,8 @@ class Workers:
             self._service.wake = self._wake
             try:
                 self._wake()
+                # Requests that came with the news that this is in force were answered just now, and not by the reader.
+                self._waits.flush_urgent()
                 await self._over
             finally:
                 # A group that ends takes no tasks; what still comes is thrown away with the service.

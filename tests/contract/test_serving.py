@@ -98,6 +98,35 @@ async def test_request_goes_to_the_server_with_the_fewest_outstanding(
     assert replies == ["free"] * 20 + ["busy"]
 
 
+async def test_request_that_waited_is_answered_by_a_plain_handler_that_comes(
+    connect: Connect, runtime: Runtime, topic: str
+) -> None:
+    async def busy(_: Message) -> None:
+        called.set()
+        await never.wait()
+
+    async def ask() -> None:
+        replies.append((await bus.request(topic, "waited")).payload)
+
+    called, never = runtime.event(), runtime.event()
+    replies: list[str] = []
+    async with (
+        connect() as bus,
+        connect() as one,
+        connect() as two,
+        runtime.serving(one, topic, busy, concurrency=1),
+        runtime.during(functools.partial(bus.request, topic, timeout=PATIENCE)),
+    ):
+        await called.wait()
+        async with runtime.during(ask):
+            await page(bus)
+            # The broker hands it over together with the news that this server is in force.
+            async with runtime.serving(two, topic, upper):
+                while not replies:
+                    await runtime.turn()
+    assert replies == ["WAITED"]
+
+
 async def test_two_thousand_requests_at_once_are_each_answered(connect: Connect, runtime: Runtime, topic: str) -> None:
     async def handler(request: Message) -> Any:
         await runtime.turn()
