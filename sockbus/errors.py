@@ -153,8 +153,8 @@ class RequestTimeout(RequestError, TimeoutError):
         self.topic = topic
         self.timeout = timeout
 
-    def __reduce__(self) -> tuple[type[RequestTimeout], tuple[str, float]]:
-        return type(self), (self.topic, self.timeout)
+    def __reduce__(self) -> tuple[type[RequestTimeout], tuple[str, float], dict[str, object]]:
+        return type(self), (self.topic, self.timeout), vars(self)
 
 
 @final

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import IO, Any, Protocol, Self, final
+from typing import IO, Any, NoReturn, Protocol, Self, final
 
 from .interrupt import deferred, deliver, deliver_soon, is_due, pending
 
@@ -110,6 +110,12 @@ class Fd:
         self._close()
         if pending.came and is_due():
             deliver_soon()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Fd can be neither pickled nor copied: it owns a descriptor, whose number means nothing in another "
+            "process; publish it, with fds=, or duplicate it with os.dup"
+        )
 
     def __repr__(self) -> str:
         return f"<Fd {self._fd}>" if self._fd >= 0 else "<Fd closed>"

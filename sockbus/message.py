@@ -119,6 +119,12 @@ class Message:
     ) -> None:
         self.close()
 
+    def __getstate__(self) -> object:
+        for fd in self.fds:
+            # Refuses, also where a shallow copy would share it.
+            fd.__reduce__()
+        return super().__getstate__()
+
     def __repr__(self) -> str:
         fds = f", {len(self.fds)} fds" if self.fds else ""
         return f"<Message {self.topic!r} from peer {self.sender.id}, {len(self.data)} bytes{fds}>"

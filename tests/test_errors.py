@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,12 +145,21 @@ def test_text_is_one_line(error: SockbusError, text: str) -> None:
 
 
 @pytest.mark.parametrize(("error", "text"), INSTANCES, ids=lambda value: type(value).__name__)
-def test_pickled_error_comes_back_whole(error: SockbusError, text: str) -> None:
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is type(error)
-    assert copy.args == error.args
-    assert vars(copy) == vars(error)
-    assert str(copy) == text
+@pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_pickled_error_comes_back_whole(
+    again: Callable[[SockbusError], SockbusError], error: SockbusError, text: str
+) -> None:
+    found = again(error)
+    assert type(found) is type(error)
+    assert found.args == error.args
+    assert vars(found) == vars(error)
+    assert str(found) == text
+
+
+@pytest.mark.parametrize("error", [RequestTimeout("text.upper", 2.5), RemoteError("KeyError", "'c'")], ids=repr)
+def test_note_of_a_program_is_pickled_with_its_error(error: SockbusError) -> None:
+    error.add_note("of the program")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["of the program"]
 
 
 def test_timeout_and_remote_error_carry_their_facts() -> None:

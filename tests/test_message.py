@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import os
+import pickle
 from collections.abc import Callable
 
 import msgpack
@@ -109,6 +112,37 @@ def test_fd_that_is_kept_stays_open_without_its_message() -> None:
     del came
     assert is_open(kept.fileno())
     kept.close()
+
+
+PICKLED = [functools.partial(pickle.dumps, protocol=protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+
+
+@pytest.mark.parametrize("dumps", PICKLED)
+def test_pickled_message_without_fds_comes_back_whole(dumps: Callable[[object], bytes]) -> None:
+    came = message({"c": 21.5}, fds_missing=2, lost=4, headers=msgpack.packb({"hops": 3}))
+    for _ in range(2):
+        again = pickle.loads(dumps(came))
+        assert (again.topic, again.payload, again.data, again.sender) == (came.topic, {"c": 21.5}, came.data, SENDER)
+        assert (again.fds, again.fds_missing, again.lost, again.headers) == ((), 2, 4, {"hops": 3})
+        # The second time it has been decoded.
+        assert (came.payload, came.headers) == ({"c": 21.5}, {"hops": 3})
+
+
+@pytest.mark.parametrize("dumps", PICKLED)
+@pytest.mark.parametrize("value", [SENDER, Receipt(4, 2, 1, 1), Reply(["text"], headers={"hops": 3})])
+def test_pickled_value_comes_back_whole(dumps: Callable[[object], bytes], value: object) -> None:
+    assert pickle.loads(dumps(value)) == value
+
+
+@pytest.mark.parametrize("use", [*PICKLED, copy.copy, copy.deepcopy])
+def test_fds_are_neither_pickled_nor_copied_with_what_holds_them(use: Callable[[object], object]) -> None:
+    with message("with a file", fds=open_files(1)) as came:
+        for holder in (came, came.fds[0]):
+            with pytest.raises(TypeError, match=r"Fd can be neither .* another process; publish it, with fds="):
+                use(holder)
+        with pytest.raises(TypeError, match="neither"):
+            pickle.dumps(Reply(fds=came.fds))
+        assert is_open(came.fds[0].fileno())
 
 
 @pytest.mark.parametrize("value", [SENDER, Receipt(4, 2, 1, 1), Reply("text")])

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, final
 from ..client.answering import Handler
 from ..client.client import LATER_SECONDS, TICK_SECONDS
 from ..client.event_loop import EventLoopClient
-from ..client.need import Expired, Gate, Need, Steps, Turn, resume
+from ..client.need import TURN, Expired, Gate, Need, Steps, Turn, resume
 from ..protocol.mailbox import Service
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
@@ -51,13 +51,20 @@ class Waits(EventLoopClient):
         self.channel.close()
 
     def _stop(self) -> None:
-        """Nothing is waited for at the socket any more."""
-        self._loop.remove_reader(self._fd)
-        if self._writes:
-            self._writes = False
-            self._loop.remove_writer(self._fd)
+        """Nothing is waited for at the socket any more; again is no error."""
+        # Once: the number may be another file's by the next time.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._loop.remove_reader(fd)
+            if self._writes:
+                self._writes = False
+                self._loop.remove_writer(fd)
         if self._later is not None:
             self._later.cancel()
+
+    def forked(self) -> None:
+        self._stop()
+        super().forked()
 
     def _read(self) -> None:
         channel = self.channel
@@ -104,10 +111,14 @@ class Waits(EventLoopClient):
 
     @staticmethod
     async def drive(steps: Steps[T], timeout: float | None = None) -> T:
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
         try:
             need = next(steps)
+            while need is TURN:
+                await asyncio.sleep(0)
+                need = next(steps)
+            # Not before: in a forked child no loop counts as running, and calls of its parent's bus have ended by now.
+            loop = asyncio.get_running_loop()
+            deadline = None if timeout is None else loop.time() + timeout
             while True:
                 try:
                     found = await _wait(loop, need, deadline)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar, final
 
+from ..client.face import Staying
 from ..client.need import Expired, Steps
-from ..client.taking import Taking
+from ..client.taking import STAYS, Taking
 from ..interrupt import deferred, deliver, is_due, pending
 from ..message import Message
 from .parker import reentered
@@ -23,12 +24,14 @@ T = TypeVar("T")
 
 
 @final
-class Subscription:
+class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several threads may take, each message goes to one.
 
     Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
     was taken is never lost to a KeyboardInterrupt.
     """
+
+    _stays = STAYS
 
     def __init__(
         self,

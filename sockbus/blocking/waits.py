@@ -36,8 +36,7 @@ T = TypeVar("T")
 class Waits(Client):
     """The threads of one connection, besides what every client has.
 
-    ``with waits:`` holds the lock, as everything here asks for but ``gather``. (The paths of every message write it
-    out.)
+    ``with waits:`` holds the lock, as all but ``gather`` asks for; the paths of every message write it out.
     """
 
     # A turn is a look at what has come: threads let each other run by themselves.
@@ -93,11 +92,19 @@ class Waits(Client):
         self._poller.close()
 
     def forked(self) -> None:
-        # Another thread may have held the lock, and there are no others any more.
-        self._make_lock()
-        self.busy = False
+        # There are no other threads any more: none holds the lock, and none polls.
+        if self.acquire(False):
+            # Free, or this thread's: a signal handler or a finalizer forked in a call, which goes on in the child.
+            self.release()
+        else:
+            self._make_lock()
+            self.busy = False
+        if self.polls is not None:
+            self.polls.polls_with = None
         self.polls = None
         self._parked.clear()
+        for gathered in self.batching.values():
+            gathered.clear()  # it is the parent's to send
         self._poller.close()
         super().forked()
 

@@ -25,6 +25,7 @@ from ..protocol.outbox import Lane
 from ..protocol.pending import Pending
 from ..protocol.sender import Outgoing
 from ..transport.channel import Channel
+from ..transport.inheritance import let_go, look_around
 from .need import TURN, Expired, Gate, Steps
 
 __all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client", "no_room"]
@@ -56,6 +57,7 @@ class Client(ABC):
         self.yielded = 0.0
         #: whether ``flush_soon`` has something to do
         self.writer_sleeps = False
+        self._pid = os.getpid()
         self._room = Gate()
         self._slots = Gate()
         _clients.add(self)
@@ -181,6 +183,8 @@ class Client(ABC):
     def flushed(self) -> Steps[None]:
         """Wait until the broker has taken over everything published so far."""
         while self._is_flushing:
+            # In a forked child it may be flushing for ever, by a thread that only the parent has.
+            self.session.check()
             yield self._flushers
         self._is_flushing = True
         try:
@@ -278,8 +282,8 @@ class Client(ABC):
         """This process is a child that has inherited the connection, which goes on being its parent's."""
         self.channel.abandon(
             ConnectionLost(
-                f"this bus was inherited from the parent process (pid {os.getppid()}), whose connection it is; connect "
-                f"again in this process (pid {os.getpid()})"
+                f"this bus belongs to process {self._pid}, from which this one was forked; connect again in this "
+                f"process"
             )
         )
 
@@ -289,6 +293,7 @@ class Client(ABC):
         self._room.open_all()
         if self.session.error is not None:
             self._slots.open_all()
+            self._flushers.open_all()
 
     def _on_request_ended(self) -> None:
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
@@ -304,8 +309,11 @@ def no_room(topic: str, expired: Expired) -> TimeoutError:
 
 
 def _fork() -> None:
-    for client in list(_clients):
-        client.forked()
+    try:
+        let_go()
+    finally:
+        for client in list(_clients):
+            client.forked()
 
 
-os.register_at_fork(after_in_child=_fork)
+os.register_at_fork(before=look_around, after_in_child=_fork)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import ClassVar, Generic, Literal, Self, TypeVar, final, overload
 
@@ -21,9 +22,9 @@ from ..transport.channel import Channel
 from .answering import Handler, TaskStatus, tell_started
 from .client import LEAVE_SECONDS, Client
 from .connecting import CONNECT_SECONDS, Connecting
-from .face import Face
+from .face import Face, Staying
 from .need import Steps
-from .taking import Taking
+from .taking import STAYS, Taking
 
 __all__ = ["Batches", "Connect", "EventLoopBus", "EventLoopClient", "Subscription"]
 
@@ -33,6 +34,16 @@ B = TypeVar("B", bound="EventLoopBus")
 
 class EventLoopClient(Client):
     """What a runtime with an event loop supplies besides."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self._thread = get_ident()
+
+    def forked(self) -> None:
+        if get_ident() != self._thread:
+            # The child has the thread that forked, and not the loop: its tasks are not to be woken.
+            self.session.forget()
+        super().forked()
 
     @staticmethod
     @abstractmethod
@@ -219,12 +230,14 @@ class EventLoopBus(Face):
 
 
 @final
-class Subscription:
+class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several tasks may take, each message goes to one.
 
     Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
     was taken is never lost to a cancellation.
     """
+
+    _stays = STAYS
 
     def __init__(
         self, waits: EventLoopClient, pattern: str, group: str | None, fds: str, capacity: int, capacity_bytes: int

@@ -1,17 +1,31 @@
-"""The part of a ``Bus`` that is the same in every runtime, down to the letter: who and where it is."""
+"""The part of a ``Bus`` that is the same in every runtime, down to the letter: who and where it is, and stays."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from ..message import Peer
 from ..transport.channel import Channel
 
-__all__ = ["Face"]
+__all__ = ["Face", "Staying"]
 
 
-class Face:
+class Staying:
+    """What is of one process, and neither goes to another nor is there twice. ``_stays`` is the whole sentence."""
+
+    _stays: ClassVar[str]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(self._stays)
+
+
+class Face(Staying):
     """What a program can read off its bus. Not for inheritance by programs."""
+
+    _stays = (
+        "a bus can be neither pickled nor copied: it is a connection of this process; pass its address, and connect "
+        "there"
+    )
 
     #: the road taken, e.g. "seqpacket:/run/user/1000/sockbus/seqpacket"
     address: str
@@ -30,8 +44,3 @@ class Face:
 
     def __repr__(self) -> str:
         return f"<Bus {self.address}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a bus cannot be pickled: it is a connection of this process; pass its address, and connect there"
-        )

@@ -11,7 +11,13 @@ from ..protocol.mailbox import Mailbox, check_capacity
 from .client import Client
 from .need import Gate, Steps
 
-__all__ = ["Taking"]
+__all__ = ["STAYS", "Taking"]
+
+#: why a ``Subscription`` refuses to be pickled
+STAYS = (
+    "a subscription can be neither pickled nor copied: its messages come to a bus of this process; pass the address of "
+    "the bus and the pattern, and subscribe there"
+)
 
 
 @final

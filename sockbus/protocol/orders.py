@@ -6,6 +6,7 @@ waits for it. It remembers what was left behind, so that what was on its way is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import final
 
 from ..errors import ProtocolError, SockbusError, from_code
@@ -64,6 +65,10 @@ class Orders:
         """End a subscription or a server; the answer to its beginning, if still due, and to this are swallowed."""
         self.closing[number] = 1 if self._pendings.pop(number, None) is None else 2
         self.put_last(kind, correlation=number)
+
+    def waiting(self) -> Iterable[Pending]:
+        """All who wait for an answer."""
+        return self._pendings.values()
 
     def fail(self, error: SockbusError) -> bool:
         """Nothing will be answered any more; whether somebody waited."""

@@ -148,6 +148,14 @@ class Session:
             service.wake()
         self.room()
 
+    def forget(self) -> None:
+        """All who wait are gone without having said so: nobody is woken when the session ends."""
+        self.room = no_wake
+        waiting: list[Pending | Mailbox | Service] = [self.welcome, *self.orders.waiting()]
+        waiting += [*self.calls.requests.values(), *self.deliveries.mailboxes.values(), *self.calls.services.values()]
+        for each in waiting:
+            each.wake = no_wake
+
     @property
     def is_flushed(self) -> bool:
         """Whether the broker is known to have taken over everything published."""

@@ -96,9 +96,9 @@ class Channel:
         self.flush()
 
     def abandon(self, error: ConnectionLost) -> None:
-        """In a child that has inherited it: end the session for this process, and let go of its copy of the socket.
+        """In a forked child, which has let go of the socket: end the session for this process.
 
-        Nothing is sent, received or shut down, for both processes would. What had come is the parent's to take.
+        Nothing is sent, received or shut down. What had come is the parent's to take.
         """
         self.sock.close()
         for mailbox in self.session.deliveries.mailboxes.values():

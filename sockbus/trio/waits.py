@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import Any, TypeVar, final
 
 import trio
@@ -61,6 +62,13 @@ class Waits(EventLoopClient):
         # With no task left this neither waits nor raises.
         await self._nursery_manager.__aexit__(None, None, None)
         self.channel.close()
+
+    def forked(self) -> None:
+        if get_ident() == self._thread:
+            # At once: what still waited would hold the socket's number, which the child soon has for another file.
+            for scope in self._scopes:
+                scope.cancel()
+        super().forked()
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:

@@ -30,6 +30,9 @@ ENDING = [
     ("publish.py", "a.b", "text"),
     ("pass_file.py", "send", __file__),
     ("work_queue.py", "share"),
+    ("pool.py", "spawn"),
+    ("pool.py", "fork"),
+    ("futures.py",),
 ]
 
 
@@ -143,6 +146,35 @@ def test_workers_on_every_transport_share_the_jobs(sharer: str, sockbus_broker: 
 
 def test_jobs_without_workers_are_not_shared_out(sockbus_address: str) -> None:
     assert_one_complaint(run("work_queue.py", "share", sockbus_address), "work_queue.py", "no worker")
+
+
+@pytest.mark.parametrize(("method", "transport"), [("spawn", "unix"), ("fork", "seqpacket"), ("fork", "tcp")])
+def test_workers_of_a_pool_tell_how_far_they_are(method: str, transport: str, sockbus_broker: Broker) -> None:
+    done = run("pool.py", method, sockbus_broker.addresses[transport])
+    assert (done.code, done.err) == (0, "")
+    *progress, results = done.out.splitlines()
+    found = [re.fullmatch(r"\w+PoolWorker-\d+: (\d+) primes are below (\d+)", line) for line in progress]
+    counts = {int(match[2]): int(match[1]) for match in found if match}
+    assert sorted(counts) == list(range(300, 3900, 300))
+    assert results == f"in order: {[counts[limit] for limit in sorted(counts)]}"
+
+
+@pytest.mark.parametrize("arguments", [(), ("thread",), ("fork", "unix:/tmp/a", "unix:/tmp/b")], ids=str)
+def test_pool_that_is_started_otherwise_says_how_it_is(arguments: tuple[str, ...]) -> None:
+    done = run("pool.py", *arguments)
+    assert (done.code, done.out) == (1, "")
+    assert "python examples/pool.py spawn [ADDRESS]" in done.err
+
+
+@pytest.mark.parametrize("transport", ["unix", "stream"])
+def test_workers_of_futures_count_files_that_they_are_given(transport: str, sockbus_broker: Broker) -> None:
+    done = run("futures.py", sockbus_broker.addresses[transport])
+    lines = {name: len((EXAMPLES / name).read_text().splitlines()) for name in NAMES}
+    assert done == (0, "".join(f"{name}: {count} lines\n" for name, count in lines.items()), "")
+
+
+def test_workers_of_futures_are_given_no_files_over_tcp(sockbus_broker: Broker) -> None:
+    assert_one_complaint(run("futures.py", sockbus_broker.addresses["tcp"]), "futures.py", "UNIX socket")
 
 
 @pytest.mark.parametrize("transport", ["unix", "seqpacket", "stream", "tcp"])
