@@ -25,7 +25,7 @@ from ..protocol.outbox import Lane
 from ..protocol.pending import Pending
 from ..protocol.sender import Outgoing
 from ..transport.channel import Channel
-from ..transport.inheritance import let_go, look_around
+from ..transport.inheritance import go_on, let_go, look_around
 from .need import TURN, Expired, Gate, Steps
 
 __all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client", "no_room"]
@@ -316,4 +316,4 @@ def _fork() -> None:
             client.forked()
 
 
-os.register_at_fork(before=look_around, after_in_child=_fork)
+os.register_at_fork(before=look_around, after_in_parent=go_on, after_in_child=_fork)

@@ -17,7 +17,7 @@ from ..address import Address
 from ..errors import ConnectError, PermissionDenied
 from ..protocol.fallback import NextStep, after_connect_error
 from .base import Transport
-from .inheritance import remember
+from .inheritance import open_socket
 from .private import check_broker, check_private_directory
 from .seqpacket import SeqpacketTransport
 from .stream import StreamTransport
@@ -95,7 +95,7 @@ def _refuse_stranger(address: Address, transport: Transport) -> None:
 
 def _unix(road: Address, kind: int) -> Generator[Pause, Any, socket.socket]:
     pause = 0.001
-    sock = remember(socket.socket(socket.AF_UNIX, kind))
+    sock = open_socket(socket.AF_UNIX, kind)
     try:
         sock.setblocking(False)
         while True:
@@ -122,7 +122,7 @@ def _stream(road: Address) -> Generator[Pause, Any, Transport]:
 def _tcp(road: Address) -> Generator[Writable | Resolve, Any, Transport]:
     last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, kind, protocol, _, target in (yield Resolve(road.host, road.port)):
-        sock = remember(socket.socket(family, kind, protocol))
+        sock = open_socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             code = sock.connect_ex(target)

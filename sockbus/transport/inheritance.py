@@ -13,13 +13,16 @@ import os
 import re
 import select
 import socket
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 
-__all__ = ["let_go", "look_around", "remember"]
+__all__ = ["go_on", "let_go", "look_around", "open_socket"]
 
 Registered = list[tuple[int, int]]  # descriptors, and the events that they are waited for
 
+# Held while a socket is opened, and during a fork: a child has no socket that is not known yet.
+_opening = threading.RLock()
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _epolls: list[tuple[int, Registered]] = []
 # proc(5), /proc/PID/fdinfo: descriptor, events, and the loop's own mark, of each that is registered.
@@ -27,22 +30,34 @@ _find_registered = re.compile(r"^tfd: +(\d+) events: +([0-9a-f]+) data: +([0-9a-
 _MARK = (1 << 32) - 1
 
 
-def remember(sock: socket.socket) -> socket.socket:
-    """This is the socket of a connection, from its first moment to its last."""
-    _sockets.add(sock)
+def open_socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """The socket of a connection that is about to be made. OSError."""
+    with _opening:
+        sock = socket.socket(family, kind, protocol)
+        _sockets.add(sock)
     return sock
 
 
 def look_around() -> None:
     """Before a fork: note what the child's event loop will know. The parent's changes before the child has begun."""
     global _epolls
+    _opening.acquire()
     _epolls = []
     if numbers := _numbers():
         _epolls = list(_find_epolls(numbers))
 
 
+def go_on() -> None:
+    """In the parent, after a fork."""
+    # A child of the next one may come about without Python's knowing, and must not find the past.
+    _epolls.clear()
+    _opening.release()
+
+
 def let_go() -> None:
     """In a child, before anything else: be rid of the parent's connections. Their owners still close each socket."""
+    global _opening
+    _opening = threading.RLock()
     numbers = _numbers()
     for number in numbers:
         # First, and before anything could fail: the broker must see the end as soon as the parent is gone.
@@ -53,6 +68,7 @@ def let_go() -> None:
         # Unless another thread has closed it, and opened something else, just before the fork.
         if _is_epoll(number):
             _replace(number, registered)
+    _epolls.clear()
 
 
 def _numbers() -> set[int]:

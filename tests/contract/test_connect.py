@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sockbus import Address, ConnectError
-from sockbus.transport import dial
+from sockbus.transport import dial, inheritance
 from tests.brokers import BrokerProcess, Program, command, environment
 from tests.contract.peers import program
 from tests.contract.runtime import Runtime
@@ -146,7 +146,7 @@ def another_type(path: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def no_seqpacket(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial, "socket", NoSeqpacket())
+    monkeypatch.setattr(inheritance, "socket", NoSeqpacket())
 
 
 @pytest.mark.parametrize(

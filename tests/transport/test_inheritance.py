@@ -9,11 +9,12 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from sockbus.transport.inheritance import let_go, look_around, remember
+from sockbus.transport.inheritance import go_on, let_go, look_around, open_socket
 
 ONESHOT = select.EPOLLIN | select.EPOLLONESHOT
 
@@ -21,10 +22,19 @@ ONESHOT = select.EPOLLIN | select.EPOLLONESHOT
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A socket of a connection, and its other end."""
-    own, other = socket.socketpair()
-    with remember(own), other:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        own = open_socket(socket.AF_INET, socket.SOCK_STREAM)
+        own.connect(listener.getsockname())
+        other, _ = listener.accept()
+    with own, other:
         other.settimeout(10.0)
         yield own, other
+
+
+def begin_child() -> None:
+    """What is done about a fork in the parent before it, and then in the child."""
+    look_around()
+    let_go()
 
 
 class Loop:
@@ -59,22 +69,31 @@ def loop() -> Iterator[Loop]:
 def test_other_end_sees_the_end_and_the_number_stays_taken(pair: tuple[socket.socket, socket.socket]) -> None:
     own, other = pair
     number = own.fileno()
-    look_around()
-    let_go()
+    begin_child()
     assert other.recv(1) == b""
     assert os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[eventfd]"
     assert not os.get_inheritable(number)
     own.close()
     assert not os.path.exists(f"/proc/self/fd/{number}")
+    begin_child()  # which has nothing to let go of
+
+
+def test_socket_is_opened_before_a_fork_or_after_it() -> None:
+    opened: list[socket.socket] = []
+    thread = threading.Thread(target=lambda: opened.append(open_socket(socket.AF_UNIX, socket.SOCK_STREAM)))
     look_around()
-    let_go()  # of nothing
+    thread.start()
+    thread.join(0.05)
+    assert not opened
+    go_on()
+    thread.join()
+    opened[0].close()
 
 
 def test_copy_of_somebody_elses_keeps_the_connection(pair: tuple[socket.socket, socket.socket]) -> None:
     own, other = pair
     with own.dup() as parents:
-        look_around()
-        let_go()
+        begin_child()
         other.send(b"on")
         assert parents.recv(2) == b"on"
         parents.send(b"back")
@@ -84,8 +103,7 @@ def test_copy_of_somebody_elses_keeps_the_connection(pair: tuple[socket.socket, 
 def test_sockets_that_were_not_remembered_stay(pair: tuple[socket.socket, socket.socket]) -> None:
     one, two = socket.socketpair()
     with one, two:
-        look_around()
-        let_go()
+        begin_child()
         one.send(b"x")
         assert two.recv(1) == b"x"
 
@@ -99,8 +117,7 @@ def test_loop_has_an_instance_of_its_own_that_knows_all_the_rest(
         loop.own.register(own, ONESHOT)
         loop.own.register(one, select.EPOLLIN)
         loop.own.register(two, ONESHOT)
-        look_around()
-        let_go()
+        begin_child()
         assert loop.is_parted()
         assert not os.get_inheritable(loop.own.fileno())
         one.send(b"x")
@@ -118,8 +135,7 @@ def test_nothing_comes_from_the_socket_and_the_loop_can_change_its_mind(
     own, other = pair
     with own.dup() as parents:
         loop.own.register(own, select.EPOLLIN)
-        look_around()
-        let_go()
+        begin_child()
         other.send(b"x")
         assert loop.own.poll(0) == []
         loop.own.modify(own, select.EPOLLIN | select.EPOLLONESHOT)
@@ -155,8 +171,7 @@ def test_what_is_registered_by_a_copy_that_was_closed_is_left_out(
         loop.own.register(copy, select.EPOLLOUT)
         loop.own.register(own, select.EPOLLIN)
         copy.close()
-        look_around()
-        let_go()
+        begin_child()
         assert loop.is_parted()
         assert loop.own.poll(0) == []
 
@@ -164,8 +179,7 @@ def test_what_is_registered_by_a_copy_that_was_closed_is_left_out(
 def test_instance_without_a_connection_stays_shared(pair: tuple[socket.socket, socket.socket], loop: Loop) -> None:
     with socket.socket() as sock:
         loop.own.register(sock, select.EPOLLIN)
-        look_around()
-        let_go()
+        begin_child()
         assert not loop.is_parted()
 
 
@@ -177,6 +191,5 @@ def test_instance_with_marks_of_its_own_stays_shared(pair: tuple[socket.socket, 
             pytest.skip("struct epoll_event is another one here")
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.epoll_ctl(loop.own.fileno(), 1, own.fileno(), event) == 0
-        look_around()
-        let_go()
+        begin_child()
         assert not loop.is_parted()
