@@ -3,8 +3,7 @@
     python examples/pool.py spawn [ADDRESS]
     python examples/pool.py fork [ADDRESS]
 
-The two are how the processes are started. Either way a bus stays in the process that connected it, and its address
-goes to others. ADDRESS as for examples/uppercase_server.py.
+The two are how processes are started. A bus stays in the process that connected it, and its address goes to others.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+from multiprocessing.util import Finalize
 
 import sockbus
 from sockbus.blocking import Bus, connect
@@ -25,11 +25,12 @@ def begin(address: sockbus.Address) -> None:
     """In each worker, once: a connection of its own, as long as the worker lives."""
     global bus
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    bus = connect(address, name=multiprocessing.current_process().name).__enter__()
+    connecting = connect(address, name=multiprocessing.current_process().name)
+    bus = connecting.__enter__()
+    Finalize(None, connecting.__exit__, args=(None, None, None), exitpriority=1)  # a worker ends without atexit
 
 
-def count(limit: int) -> int:
-    """In a worker, for each job."""
+def count(limit: int) -> int:  # in a worker, for each job
     primes = sum(all(n % d for d in range(2, n)) for n in range(2, limit))
     bus.publish(PROGRESS, f"{primes} primes are below {limit}")
     return primes
@@ -38,7 +39,6 @@ def count(limit: int) -> int:
 def share(method: str, address: str | None) -> None:
     with connect(address, name="pool") as own, own.subscribe(PROGRESS) as progress:
         where = sockbus.Address.parse(own.address)  # pickled where workers are spawned; a bus refuses that
-        # A forked worker inherits `own`, and can neither use nor disturb it.
         with multiprocessing.get_context(method).Pool(3, begin, [where]) as pool:
             counts = pool.map_async(count, LIMITS, chunksize=1)
             for _ in LIMITS:

@@ -32,6 +32,7 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fault: BaseException | None = None
+        self._ending = False
 
     async def run(self) -> None:
         """Until cancelled, or the session has ended."""
@@ -45,6 +46,7 @@ class Workers:
             finally:
                 # A group that ends takes no tasks; what still comes is thrown away with the service.
                 self._service.wake = no_wake
+                self._ending = True
                 for task in self._tasks:
                     task.cancel()
         if self._fault is not None:
@@ -96,10 +98,13 @@ class Workers:
         try:
             return await self._answering.settle(call, awaitable)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self._ending:
                 raise
-            # Not this task was cancelled, but what the handler had waited for: that is the requester's to know.
+            # It is not serving that is cancelled, but what the handler had waited for, or the handler itself: that is
+            # the requester's to know.
+            task = asyncio.current_task()
+            while task is not None and task.uncancel():
+                pass
             return self._answering.failure(call, error)
 
     async def _work(self) -> None:

@@ -26,7 +26,7 @@ from ..protocol.handshake import check_name
 from ..transport.channel import Channel
 from .parker import reentered
 from .poller import drive_dialling
-from .scopes import Background, Batch
+from .scopes import Background, Batch, gather
 from .subscription import Subscription
 from .waits import Waits
 from .workers import Workers
@@ -167,7 +167,7 @@ class Bus(Face):
         waits = self._waits
         if waits.batching and not (fds or headers or receipt):
             gathered = waits.batching.get(get_ident())
-            if gathered is not None and waits.gather(gathered, topic, payload, timeout):
+            if gathered is not None and gather(waits, gathered, topic, payload, timeout):
                 return None
         answer: Receipt | None = None
         waits.acquire()
@@ -180,6 +180,9 @@ class Bus(Face):
             if steps is not None:
                 answer = waits.drive(steps, timeout)
             waits.finish(timeout)
+            if answer is None and waits.session.error is not None:
+                # It may have ended before this had left.
+                waits.session.check()
         except Expired as expired:
             raise TimeoutError(
                 f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "

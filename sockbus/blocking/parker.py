@@ -15,10 +15,11 @@ __all__ = ["Parker", "reentered"]
 class Parker:
     """One waiting call. Everything but ``sleep`` is done with the lock of ``Waits`` held."""
 
-    __slots__ = ("_lock", "polls_with", "woken")
+    __slots__ = ("_lock", "polls_with", "thread", "woken")
 
     def __init__(self) -> None:
         self.woken = False
+        self.thread = threading.get_ident()
         #: what calls it while it polls
         self.polls_with: Poller | None = None
         self._lock: Any = None

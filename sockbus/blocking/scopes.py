@@ -6,13 +6,14 @@ import threading
 from types import TracebackType
 from typing import final
 
-from ..client.client import LEAVE_SECONDS
+from ..client.client import LEAVE_SECONDS, no_room
 from ..client.need import Expired, Steps
 from ..errors import SockbusError
-from ..interrupt import deferred, deliver, is_due
+from ..interrupt import deferred, deliver, is_due, pending
+from ..protocol.frame import MAX_FRAME
 from .waits import Waits
 
-__all__ = ["Background", "Batch"]
+__all__ = ["Background", "Batch", "gather"]
 
 
 @final
@@ -22,9 +23,13 @@ class Batch:
     def __init__(self, waits: Waits) -> None:
         self._waits = waits
         self._gathered: bytearray | None = None
+        self._thread = 0
 
     @deferred
     def __enter__(self) -> None:
+        if self._thread:
+            raise RuntimeError("this batch was entered before; ask the bus for another one")
+        self._thread = threading.get_ident()
         with self._waits as waits:
             if threading.get_ident() not in waits.batching:
                 self._gathered = waits.batching[threading.get_ident()] = bytearray()
@@ -43,10 +48,13 @@ class Batch:
             with self._waits as waits:
                 waits.spill(self._gathered, None if error is None else LEAVE_SECONDS)
                 waits.finish(None if error is None else LEAVE_SECONDS)
-        except (Expired, SockbusError) as failure:
-            if error is None:
+        except BaseException as failure:
+            note = f"{len(self._gathered)} bytes of what was published in the batch were not sent"
+            if error is None or not isinstance(failure, (Expired, SockbusError)):
+                failure.add_note(note)
                 raise
-            error.add_note(f"besides, what was published in the batch may not have been sent: {failure}")
+            why = "there was no room in time" if isinstance(failure, Expired) else failure
+            error.add_note(f"besides, {note}: {why}")
         finally:
             self._end()
             deliver()
@@ -55,7 +63,7 @@ class Batch:
         if self._gathered is not None:
             self._gathered = None
             with self._waits as waits:
-                del waits.batching[threading.get_ident()]
+                del waits.batching[self._thread]
 
 
 @final
@@ -96,3 +104,29 @@ class Background:
     def _until_ended(self) -> Steps[None]:
         while not self._ended and self._waits.session.error is None:
             yield self._waits.over
+
+
+def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeout: float | None) -> bool:
+    """Put a message with those of this thread's batch, which asks for no lock; False when it is too large.
+
+    TimeoutError when there is no room in time, and the message was not put.
+    """
+    session = waits.session
+    if session.error is not None:
+        session.check()
+    frame = session.sender.plain(topic, payload)
+    if type(frame) is not bytes or len(frame) > MAX_FRAME:
+        return False
+    if len(gathered) + len(frame) > MAX_FRAME:
+        try:
+            with waits:
+                waits.spill(gathered, timeout)
+                waits.look()
+        except Expired as expired:
+            raise no_room(topic, expired) from None
+        finally:
+            deliver()
+    gathered += frame
+    if pending.came:
+        deliver()
+    return True

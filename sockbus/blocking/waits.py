@@ -16,11 +16,9 @@ from threading import get_ident
 from time import monotonic
 from typing import Self, TypeVar, final
 
-from ..client.client import LATER_SECONDS, TICK_SECONDS, Client, no_room
-from ..client.need import Expired, Gate, Steps
+from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.need import Expired, Gate, Steps, overdue
 from ..errors import ConnectionLost
-from ..interrupt import deliver, pending
-from ..protocol.frame import MAX_FRAME
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
@@ -36,7 +34,7 @@ T = TypeVar("T")
 class Waits(Client):
     """The threads of one connection, besides what every client has.
 
-    ``with waits:`` holds the lock, as all but ``gather`` asks for; the paths of every message write it out.
+    ``with waits:`` holds the lock, as everything here asks for; the paths of every message write it out.
     """
 
     # A turn is a look at what has come: threads let each other run by themselves.
@@ -82,6 +80,7 @@ class Waits(Client):
 
     def close(self) -> None:
         """End the session, and close the socket once nobody polls it."""
+        self._refuse_nested()
         self.left = self.session.error is None
         self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
         while self.polls is not None:
@@ -157,33 +156,12 @@ class Waits(Client):
             # Nothing that a thread asks for may pass what it has published, and what waits may wait for that.
             gathered = self.batching.get(get_ident())
             if gathered:
-                self.spill(gathered, timeout)
-        return self._drive(steps, timeout)
-
-    def gather(self, gathered: bytearray, topic: str, payload: object, timeout: float | None) -> bool:
-        """Put a message with those of this thread's batch, which asks for no lock; False when it is too large.
-
-        TimeoutError when there is no room in time, and the message was not put.
-        """
-        session = self.session
-        if session.error is not None:
-            session.check()
-        frame = session.sender.plain(topic, payload)
-        if type(frame) is not bytes or len(frame) > MAX_FRAME:
-            return False
-        if len(gathered) + len(frame) > MAX_FRAME:
-            try:
-                with self:
+                try:
                     self.spill(gathered, timeout)
-                    self.look()
-            except Expired as expired:
-                raise no_room(topic, expired) from None
-            finally:
-                deliver()
-        gathered += frame
-        if pending.came:
-            deliver()
-        return True
+                except Expired as expired:
+                    # What it means that the time is over, the steps know.
+                    return self._drive(overdue(steps, expired), None)
+        return self._drive(steps, timeout)
 
     def spill(self, gathered: bytearray, timeout: float | None = None) -> None:
         """Queue what a thread has published in a batch, when there is room, and send what the socket takes."""
@@ -209,13 +187,14 @@ class Waits(Client):
 
     def _wait(self, need: Gate | Pending, deadline: float | None) -> bool:
         """Wait for it; whether it came before the deadline."""
+        self._refuse_nested()
         parker = Parker()
         need.attach(parker.wake)
         in_time = looked = False
         try:
             while not parker.woken:
                 seconds = None if deadline is None else deadline - monotonic()
-                if seconds is not None and seconds <= 0 and looked:
+                if seconds is not None and looked and not seconds > 0:
                     return False
                 if self.polls is not None or self.session.error is not None:
                     # (When the session has ended whoever waits is woken.)
@@ -231,6 +210,11 @@ class Waits(Client):
                 need.detach(parker.wake)
             self._hand_on()
         return True
+
+    def _refuse_nested(self) -> None:
+        """A signal handler cannot wait for what its own thread was about to read."""
+        if self.polls is not None and self.polls.thread == get_ident():
+            raise reentered()
 
     def _hand_on(self) -> None:
         """Whoever has polled does not any more: another one that waits must."""

@@ -7,6 +7,7 @@ started when there is none. All end with ``serve``.
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from time import monotonic
 from typing import Any, final
@@ -19,6 +20,8 @@ from ..protocol.mailbox import Service
 from .waits import Waits
 
 __all__ = ["Workers"]
+
+log = logging.getLogger("sockbus.blocking")
 
 
 @final
@@ -37,13 +40,19 @@ class Workers:
     def serve(self, pattern: str, concurrency: int, task_status: TaskStatus | None, timeout: float | None) -> None:
         """Until stopped, the time is over, or the session has ended; ConnectionLost when the broker ended it."""
         waits = self._waits
-        with waits:
-            service = waits.drive(waits.serve(pattern, concurrency))
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            with waits:
+                service = waits.drive(waits.serve(pattern, concurrency), timeout)
+        except Expired as expired:
+            raise TimeoutError(
+                f"the broker did not answer to serving {pattern!r} within {expired.seconds:g} s; is it stopped?"
+            ) from None
         try:
             self._answering = Answering(waits, service, self._handler)
             service.wake = self._wake
             _tell(task_status)
-            self._work(service, None if timeout is None else monotonic() + timeout)
+            self._work(service, deadline)
         finally:
             self.stop()
             try:
@@ -101,8 +110,13 @@ class Workers:
 
     def _start(self, service: Service) -> None:
         thread = threading.Thread(target=self._help, args=(service,), name="sockbus-worker", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # The system gives no more threads: those that are there go on.
+            log.warning("a handler on %r gets no thread of its own: %s", service.pattern, error)
+        else:
+            self._threads.append(thread)
 
     def _help(self, service: Service) -> None:
         try:

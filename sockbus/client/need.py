@@ -15,7 +15,7 @@ from typing import Any, TypeVar, final
 from ..protocol.pending import Pending
 from ..transport.dial import Pause, Resolve, Writable
 
-__all__ = ["TURN", "Expired", "Gate", "Need", "Steps", "Turn", "resume"]
+__all__ = ["TURN", "Expired", "Gate", "Need", "Steps", "Turn", "overdue", "resume"]
 
 Wake = Callable[[], None]
 T = TypeVar("T")
@@ -80,3 +80,17 @@ Steps = Generator[Need, Any, T]
 def resume(steps: Steps[Any], found: object) -> Need:
     """Go on with what the last need gave: None, what getaddrinfo(3) found, or its OSError. StopIteration at the end."""
     return steps.throw(found) if isinstance(found, OSError) else steps.send(found)
+
+
+def overdue(steps: Steps[T], expired: Expired) -> Steps[T]:
+    """Steps whose time is over before they begin: they learn it where they first wait."""
+    try:
+        next(steps)
+        need = steps.throw(expired)
+        while True:
+            yield need
+            need = steps.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what StopIteration holds has no type
+    finally:
+        steps.close()

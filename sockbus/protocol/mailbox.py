@@ -76,7 +76,8 @@ class Mailbox:
         self._half_bytes = (capacity_bytes + 1) // 2
         self._half_fds = FD_CAPACITY // 2
         self._messages = self._bytes = self._fds = 0
-        self._handed: list[tuple[int, int, int]] = []
+        # By the first message of each: handed to a taker that has not come back.
+        self._handed: dict[int, tuple[int, int, int]] = {}
 
     def note_lost(self, count: int) -> None:
         """Messages were lost before the next one."""
@@ -91,7 +92,7 @@ class Mailbox:
             return None
         message, cost = self.queue.popleft()
         if self.group is not None:
-            self._handed.append((1, cost, len(message.fds)))
+            self._handed[id(message)] = (1, cost, len(message.fds))
         elif message.fds:
             self._count(1, cost, len(message.fds))
         else:
@@ -114,7 +115,7 @@ class Mailbox:
         if self.group is None:
             self._count(*count)
         else:
-            self._handed.append(count)
+            self._handed[id(taken[0])] = count
         return taken
 
     @property
@@ -125,17 +126,18 @@ class Mailbox:
     def put_back(self, messages: list[Message]) -> None:
         """What was taken last was not handed over after all, and is the next to be taken. Its credit may be back."""
         cost = 0
-        if self.group is None:
+        if handed := self._handed.pop(id(messages[0]), None):
+            cost = handed[1]
+        else:
+            # It was counted: in no group at once, in one when another taker came meanwhile.
             self._messages -= len(messages)
             self._fds -= sum(len(message.fds) for message in messages)
-        else:
-            _, cost, _ = self._handed.pop()
         self.queue.extendleft((message, 0) for message in reversed(messages[1:]))
         self.queue.appendleft((messages[0], cost))
 
     def _count_handed(self) -> None:
-        handed, self._handed = self._handed, []
-        for count in handed:
+        handed, self._handed = self._handed, {}
+        for count in handed.values():
             self._count(*count)
 
     def _count(self, messages: int, size: int, fds: int) -> None:
