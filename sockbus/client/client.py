@@ -282,8 +282,8 @@ class Client(ABC):
         """This process is a child that has inherited the connection, which goes on being its parent's."""
         self.channel.abandon(
             ConnectionLost(
-                f"this bus belongs to process {self._pid}, from which this one was forked; connect again in this "
-                f"process"
+                f"this bus was inherited by fork from process {self._pid}, whose connection it is; connect again in "
+                f"this process"
             )
         )
 
