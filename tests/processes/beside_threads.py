@@ -12,6 +12,7 @@ from typing import Any
 
 from sockbus import ConnectionLost
 from sockbus.blocking import connect
+from sockbus.client.need import Gate
 from tests.processes.child import Child, complaint, in_child
 from tests.processes.runtimes import plain
 from tests.processes.scenario import Place, goes_on, scenario
@@ -256,6 +257,29 @@ async def in_a_signal_handler(place: Place) -> None:
         with forking_signal(polls, then=publish) as children:
             said = await complaint(messages.receive)
             if children and not children[0].pid:
+                children[0].say(said)
+                os._exit(0)
+        assert said == "it raised nothing"
+        assert is_clear(children[0].end(), os.getpid())
+        await goes_on(bus, messages, place.topic)
+
+
+@scenario(runtimes=BLOCKING)
+async def in_a_signal_handler_on_the_way_to_wait(place: Place) -> None:
+    """The call has looked whether the session has ended, and does not wait yet."""
+    children: list[Child] = []
+    attach = Gate.attach
+
+    def fork_and_attach(gate: Gate, wake: Callable[[], None]) -> None:
+        if not children:
+            children.append(Child())
+        attach(gate, wake)
+
+    async with place.connect() as bus, bus.subscribe(place.topic) as messages:
+        with in_threads(lambda: until(lambda: children) or plain(bus).publish(place.topic)):
+            Gate.attach = fork_and_attach  # type: ignore[method-assign]
+            said = await complaint(messages.receive)
+            if not children[0].pid:
                 children[0].say(said)
                 os._exit(0)
         assert said == "it raised nothing"
