@@ -54,19 +54,28 @@ def escaped(text: str, *, lines: bool = False) -> str:
     return re.sub(unsafe, lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
 
 
-def write(data: bytes | memoryview, *, deadline: float = math.inf) -> memoryview:
-    """Write a result to stdout; waits while nobody reads, until then (monotonic). What is left; ReaderGone, Failure."""
+def write(data: bytes, *, deadline: float = math.inf) -> bytes:
+    """Write a result to stdout; waits while nobody reads, until then (monotonic). What is left; ReaderGone, Failure.
+
+    Lines of up to 4096 bytes go into a pipe wholly or not at all, whatever interrupts this, and whoever else writes.
+    """
     if sys.stdout is None:
         raise Failure("the result cannot be written: standard output is closed; open it, or send it to /dev/null")
-    left = memoryview(data)
+    at = 0
     try:
-        while left and _has_room(_STDOUT, deadline):
-            left = left[_write(_STDOUT, left[:ROOM]) :]
+        while at < len(data) and _has_room(_STDOUT, deadline):
+            at += _write(_STDOUT, data[at : _end_of_lines(data, at)])
     except BrokenPipeError as error:
         raise ReaderGone("the reader of standard output has gone") from error
     except OSError as error:
         raise Failure(f"the result cannot be written to standard output: {error.strerror}") from error
-    return left
+    return data[at:]
+
+
+def _end_of_lines(data: bytes, at: int) -> int:
+    """How far from there a pipe certainly has room, in whole lines where they are short enough."""
+    end = at + ROOM
+    return len(data) if end >= len(data) else data.rfind(b"\n", at, end) + 1 or end
 
 
 def watch_reader(gone: Callable[[], object]) -> None:
@@ -144,7 +153,7 @@ def _write_all(fd: int, data: bytes) -> None:
         left = left[_write(fd, left) :]
 
 
-def _write(fd: int, data: memoryview) -> int:
+def _write(fd: int, data: bytes | memoryview) -> int:
     while True:
         try:
             return os.write(fd, data)

@@ -115,6 +115,15 @@ def test_what_nobody_reads_is_left_at_the_deadline() -> None:
         os.close(reader)
 
 
+def test_lines_are_written_as_a_whole() -> None:
+    lines = [b"%d %b\n" % (number, number % 1000 * b"x") for number in range(1000)]
+    with pipe_on_stdout() as reader:
+        rest = write(b"".join(lines), deadline=0.0)
+        assert os.read(reader, 1 << 20).endswith(b"\n")
+        os.close(reader)
+    assert rest.partition(b"\n")[0] + b"\n" in lines
+
+
 def test_what_is_read_meanwhile_is_written_within_the_deadline() -> None:
     data = os.urandom(300_000)
     came: list[bytes] = []
