@@ -55,6 +55,8 @@ def left_in_haste(block: AbstractContextManager[T]) -> Iterator[T]:
             try:
                 yield entered
             except KeyboardInterrupt:
+                # What came first decides on the exit code.
+                signal.signal(signal.SIGTERM, _interrupt)
                 signal.setitimer(signal.ITIMER_REAL, PATIENCE)
                 raise
     finally:
