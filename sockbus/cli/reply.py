@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, final
 
 from ..blocking import Bus
@@ -23,6 +23,10 @@ from .output import say
 
 __all__ = ["reply"]
 
+# Seconds between two looks whether a signal came: while other threads start processes, the kernel may interrupt one of
+# those for it, and then nothing wakes this one.
+LOOK_SECONDS = 0.2
+
 Handler = Callable[[Message], Any]
 
 
@@ -31,31 +35,35 @@ def reply(arguments: Namespace) -> None:
     """Serve until a signal comes."""
     if arguments.echo:
         with bus(arguments) as connection:
-            _serve(connection, arguments.pattern, _echo)
+            _serve(connection, arguments.pattern, _echo, None)
         return
     # Only for this: it loads subprocess.
     from .command import Command
 
     with Command(arguments.words, as_bytes=arguments.raw) as command, bus(arguments) as connection:
-        _serve(connection, arguments.pattern, lambda request: command.run(request, connection.flush))
+
+        def handler(request: Message) -> object:
+            return command.run(request, connection.flush)
+
+        _serve(connection, arguments.pattern, handler, LOOK_SECONDS)
 
 
-def _serve(connection: Bus, pattern: str, handler: Handler) -> None:
+def _serve(connection: Bus, pattern: str, handler: Handler, look_seconds: float | None) -> None:
     """Serve in threads, until the broker goes or a signal comes."""
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+    ended: SimpleQueue[BaseException] = SimpleQueue()
 
     def serve() -> None:
-        error = None
         try:
             connection.serve(pattern, handler, task_status=_Announcement(pattern))
-        except BaseException as raised:  # noqa: BLE001  # it is raised below
-            error = raised
-        ended.put(error)
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            ended.put(error)
 
     threading.Thread(target=serve, name="sockbus-reply", daemon=True).start()
-    error = ended.get()
-    if error is not None:
-        raise error
+    while True:
+        try:
+            raise ended.get(timeout=look_seconds)
+        except Empty:
+            continue
 
 
 @final

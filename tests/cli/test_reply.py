@@ -122,6 +122,14 @@ def test_signal_ends_the_command_too(bus: BrokerProcess, place: Path, number: si
         assert replying.err.rest() == b""
 
 
+def test_signal_that_interrupts_another_thread_ends_it_all_the_same(bus: BrokerProcess) -> None:
+    with server(bus, "threaded", "--exec", "cat") as replying:
+        threads = {int(name) for name in os.listdir(f"/proc/{replying.process.pid}/task")} - {replying.process.pid}
+        # Of a process that is named by the number of one of its threads the kernel interrupts that.
+        os.kill(threads.pop(), signal.SIGTERM)
+        assert replying.code() == 143
+
+
 def test_command_that_ignores_sigterm_is_killed(bus: BrokerProcess, place: Path) -> None:
     os.mkfifo(place / "alive")
     program = (
