@@ -7,7 +7,6 @@ started when there is none. All end with ``serve``.
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 from time import monotonic
 from typing import Any, final
@@ -20,8 +19,6 @@ from ..protocol.mailbox import Service
 from .waits import Waits
 
 __all__ = ["Workers"]
-
-log = logging.getLogger("sockbus.blocking")
 
 
 @final
@@ -114,7 +111,11 @@ class Workers:
             thread.start()
         except RuntimeError as error:
             # The system gives no more threads: those that are there go on.
-            log.warning("a handler on %r gets no thread of its own: %s", service.pattern, error)
+            import logging  # here, for the command line, which starts faster without it
+
+            logging.getLogger("sockbus.blocking").warning(
+                "a handler on %r gets no thread of its own: %s", service.pattern, error
+            )
         else:
             self._threads.append(thread)
 
