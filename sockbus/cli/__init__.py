@@ -25,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Without ``argv`` it is that of this process, which is to end then."""
     if argv is not None:
         return _run(argv)
-    code = _run(sys.argv[1:])
+    try:
+        code = _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # While it complained, and nobody read that.
+        code = Interrupted().exit_code
     # What there was to do is done, and the interpreter takes a while to end: no signal must spoil the exit code.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
