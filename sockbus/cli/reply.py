@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from argparse import Namespace
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, final
 
 from ..blocking import Bus
@@ -23,10 +23,6 @@ from .output import say
 
 __all__ = ["reply"]
 
-# Seconds between two looks whether a signal came: while other threads start processes, the kernel may interrupt one of
-# those for it, and then nothing wakes this one.
-LOOK_SECONDS = 0.2
-
 Handler = Callable[[Message], Any]
 
 
@@ -35,20 +31,16 @@ def reply(arguments: Namespace) -> None:
     """Serve until a signal comes."""
     if arguments.echo:
         with bus(arguments) as connection:
-            _serve(connection, arguments.pattern, _echo, None)
+            _serve(connection, arguments.pattern, _echo)
         return
     # Only for this: it loads subprocess.
     from .command import Command
 
     with Command(arguments.words, as_bytes=arguments.raw) as command, bus(arguments) as connection:
-
-        def handler(request: Message) -> object:
-            return command.run(request, connection.flush)
-
-        _serve(connection, arguments.pattern, handler, LOOK_SECONDS)
+        _serve(connection, arguments.pattern, lambda request: command.run(request, connection.flush))
 
 
-def _serve(connection: Bus, pattern: str, handler: Handler, look_seconds: float | None) -> None:
+def _serve(connection: Bus, pattern: str, handler: Handler) -> None:
     """Serve in threads, until the broker goes or a signal comes."""
     ended: SimpleQueue[BaseException] = SimpleQueue()
 
@@ -59,11 +51,7 @@ def _serve(connection: Bus, pattern: str, handler: Handler, look_seconds: float 
             ended.put(error)
 
     threading.Thread(target=serve, name="sockbus-reply", daemon=True).start()
-    while True:
-        try:
-            raise ended.get(timeout=look_seconds)
-        except Empty:
-            continue
+    raise ended.get()
 
 
 @final
