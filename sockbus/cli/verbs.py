@@ -224,7 +224,8 @@ COMMAND's, or 128 + N when signal N ended it, or 1 when it cannot be run.""",
         f"""\
 Says `subscribed to PATTERN` on standard error when that is in force. A line is `TOPIC PAYLOAD [fd: KIND SIZE]...`.
 {_SHOWN}
-Lost messages are told on standard error. With --timeout and --count, fewer than N messages are a failure.""",
+Lost messages are told on standard error. With --timeout and --count, fewer than N messages are a failure; so is, with
+--timeout, output that nobody has read by then.""",
         "sockbus sub 'sensors.*.temp' --count 10 --json",
         _sub,
     ),
