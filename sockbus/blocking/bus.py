@@ -201,7 +201,10 @@ class Bus(Face):
 
     @deferred
     def flush(self, *, timeout: float | None = None) -> None:
-        """Wait until the broker has taken over everything published so far; ConnectionLost."""
+        """Wait until the broker has taken over everything published so far; ConnectionLost.
+
+        What another thread has published in a batch that it is still in does not count.
+        """
         try:
             with self._waits as waits:
                 waits.drive(waits.flushed(), timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import perf_counter
 from types import TracebackType
 from typing import final
 
@@ -124,6 +125,13 @@ def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeo
                 waits.look()
         except Expired as expired:
             raise no_room(topic, expired) from None
+        finally:
+            deliver()
+    elif perf_counter() - waits.yielded > waits.yield_seconds:
+        # A batch that fills slowly must not keep credit from going back.
+        try:
+            with waits:
+                waits.look()
         finally:
             deliver()
     gathered += frame

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Self, TypeVar, final
 
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
@@ -136,6 +136,7 @@ class Waits(Client):
 
     def look(self) -> None:
         """Take what has come, and give back what is owed, without waiting."""
+        self.yielded = perf_counter()
         if self.polls is None and self.session.error is None:
             try:
                 self._poll(Parker(), 0.0)

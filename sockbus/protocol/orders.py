@@ -6,6 +6,7 @@ waits for it. It remembers what was left behind, so that what was on its way is 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import final
 
@@ -33,13 +34,12 @@ class Orders:
         self.closing: dict[int, int] = {}
         self._outbox = outbox
         self._pendings: dict[int, Pending] = {}
-        self._next = 1
+        # In one step, for a blocking program composes a message before it asks for the lock.
+        self._numbers = itertools.count(1, 2)
 
     def number(self) -> int:
         """A number that was not used before."""
-        number = self._next
-        self._next += 2
-        return number
+        return next(self._numbers)
 
     def put(self, kind: Kind, value: object = None, *, correlation: int = 0, lane: Lane = Lane.CONTROL) -> None:
         """Queue a frame of the client's own; in the control lane it passes messages."""

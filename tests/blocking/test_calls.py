@@ -266,6 +266,16 @@ def test_credit_goes_back_in_calls_that_do_not_wait(address: str, topic: str) ->
             bus.publish(f"{topic}.other")
 
 
+def test_credit_goes_back_while_a_batch_fills_slowly(address: str, topic: str) -> None:
+    with connect(address) as other, connect(address) as bus, bus.subscribe(topic, capacity=10) as messages:
+        for number in range(10):
+            other.publish(topic, number, receipt=True)
+        assert [messages.receive().payload for _ in range(3)] == [0, 1, 2]
+        with bus.batch():
+            while row(status(other), topic)["outstanding"] != 7:
+                bus.publish(f"{topic}.other")
+
+
 def test_background_gives_credit_back_and_takes_calls_while_the_program_computes(address: str, topic: str) -> None:
     with connect(address) as other, connect(address) as bus, bus.subscribe(topic, capacity=10) as messages:
         for number in range(10):
