@@ -17,6 +17,9 @@ from .rounds import Effort
 
 _ALL = ("seqpacket", "stream", "tcp")
 _UNIX = ("seqpacket", "stream")
+_ROUNDS = 5
+# The runtimes share most of what they do, and a few hundredths tell them apart.
+_ROUNDS_OF_EQUALS = 15
 # Half of what is waited for one answer.
 MAX_SECONDS = PATIENCE / 2
 
@@ -57,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     _verb(verbs, "throughput", "messages a second", throughput.measure, _ALL, throughput.CASES)
     _verb(verbs, "latency", "sequential requests", latency.measure, _ALL, latency.CASES)
     _verb(verbs, "fds", "messages that carry file descriptors", fds.measure, _UNIX, fds.CASES)
-    _verb(verbs, "runtimes", "asyncio and blocking", runtimes.measure, _ALL, runtimes.CASES, RUNTIMES)
+    _verb(
+        verbs, "runtimes", "asyncio and blocking", runtimes.measure, _ALL, runtimes.CASES, RUNTIMES, _ROUNDS_OF_EQUALS
+    )
     return parser
 
 
@@ -69,11 +74,12 @@ def _verb(
     transports: Sequence[str],
     cases: Iterable[str],
     runtimes: Sequence[str] = ("trio",),
+    rounds: int = _ROUNDS,
 ) -> None:
     verb = verbs.add_parser(name, help=about, description=f"{name}: {about}, beside a reference")
     verb.set_defaults(measure=measure)
     verb.add_argument("--seconds", type=_seconds, default=0.25, metavar="S", help="of one turn (%(default)s)")
-    verb.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each side (%(default)s)")
+    verb.add_argument("--rounds", type=_positive, default=rounds, metavar="N", help="turns of each side (%(default)s)")
     verb.add_argument("--messages", type=_positive, default=0, metavar="N", help="in one turn, instead of --seconds")
     for option, known, default in (
         ("--transports", transports, transports),
