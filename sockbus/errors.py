@@ -148,7 +148,7 @@ class RequestTimeout(RequestError, TimeoutError):
         # One argument only: with two, OSError, which TimeoutError derives from, takes them for errno and strerror.
         super().__init__(
             f"no reply to the request on {topic!r} within {timeout:g} s; is its server busy? "
-            f"a longer timeout= waits longer"
+            f"a longer timeout waits longer"
         )
         self.topic = topic
         self.timeout = timeout

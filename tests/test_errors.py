@@ -67,7 +67,7 @@ INSTANCES = [
     *((cls("one sentence; do this"), "one sentence; do this") for cls, _, _ in TREE[:-2]),
     (
         RequestTimeout("text.upper", 2.5),
-        ("no reply to the request on 'text.upper' within 2.5 s; is its server busy? a longer timeout= waits longer"),
+        ("no reply to the request on 'text.upper' within 2.5 s; is its server busy? a longer timeout waits longer"),
     ),
     (RemoteError("KeyError", "'c'"), "KeyError: 'c'"),
     (RemoteError("KeyError", ""), "KeyError"),

@@ -83,10 +83,12 @@ class Claim:
                     f"{path} is in the way of {self.address}: it is not a directory; move it, or name another address"
                 ) from None
         except FileNotFoundError:
-            raise ConnectError(
-                f"the directory of {self.address} cannot be made: {os.path.dirname(path) or '.'} does not exist; make "
-                f"it first, or name another address"
-            ) from None
+            parent = os.path.dirname(path) or "."
+            if os.path.isdir(parent):
+                reason = "takes no directories; name another address"
+            else:
+                reason = "does not exist; make it first, or name another address"
+            raise ConnectError(f"the directory of {self.address} cannot be made: {parent} {reason}") from None
         except OSError as error:
             raise self._cannot(error) from error
         if self.address.is_default:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import final
 
 from ..errors import LimitExceeded, MessageTooLarge, PayloadError, PermissionDenied, TooManyFds
@@ -236,10 +236,10 @@ class Sender:
         return Outgoing(frames, numbers, window, lane, correlation, lenders=fds)
 
     def _descriptors(self, fds: Sequence[int | HasFileno]) -> tuple[int, ...]:
+        if not isinstance(fds, Collection):
+            raise PayloadError(f"fds={fds!r:.80} is not a list of what has a descriptor; put it into one")
         if not self._carries_fds:
-            raise TooManyFds(
-                f"{len(fds)} file descriptors given, but this link carries none; pass them over a UNIX socket"
-            )
+            raise TooManyFds(f"this link carries no file descriptors (given: {len(fds)}); pass them over a UNIX socket")
         limit = self._limits["message_fds"]
         if len(fds) > limit:
             raise TooManyFds(

@@ -78,6 +78,9 @@ def dial(address: Address) -> Dialing:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        # Its numbers are getaddrinfo(3)'s own.
+        return str(error.strerror)
     return os.strerror(error.errno) if error.errno else str(error)
 
 

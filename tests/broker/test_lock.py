@@ -127,6 +127,7 @@ def test_claim_that_cannot_be_names_what_is_in_the_way(place: Path) -> None:
     for text, named in (
         (f"unix:{place}/bus", "not a directory"),
         (f"unix:{place}/absent/bus", "does not exist"),
+        ("unix:/proc/absent", "takes no directories"),
         (f"stream:{place}/absent/bus", "does not exist"),
         (f"stream:{place}/bus/x", "served"),
         (f"unix:{place}/bus/x", "served"),

@@ -85,6 +85,7 @@ async def test_address_may_be_an_address(runtime: Runtime, common_broker: Broker
         ("unix:{}/file", r"seqpacket: Not a directory"),
         ("unix:{}/stale", r"seqpacket: Connection refused; stream: Connection refused"),
         ("tcp:127.0.0.1:{port}", r"tcp: Connection refused"),
+        ("tcp:no-such-host.invalid:1", r"tcp: (Name or service not known|Temporary failure .*|No address .*)"),
     ],
 )
 async def test_error_names_every_road_tried_and_the_command(

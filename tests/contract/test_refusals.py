@@ -157,6 +157,8 @@ UNUSED = 1 << 20
 FDS: list[tuple[Callable[[int], Any], type[Exception], str]] = [
     (lambda good: [good] * 17, TooManyFds, "17 file descriptors exceed message_fds = 16"),
     (lambda good: [good] * 300, TooManyFds, "300 file descriptors"),
+    (lambda _: Closed(), PayloadError, "put it into one"),
+    (lambda good: good, PayloadError, "put it into one"),
     (lambda good: [good, UNUSED], PayloadError, "Bad file descriptor"),
     (lambda _: [-1], PayloadError, "-1 cannot be sent"),
     (lambda _: [Closed()], PayloadError, "is closed"),
