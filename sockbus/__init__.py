@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .address import Address
 from .errors import (
+    BrokerClosing,
     ConnectError,
     ConnectionLost,
     InvalidTopic,
@@ -26,9 +27,12 @@ from .errors import (
 )
 from .fd import Fd
 from .message import Message, Peer, Receipt, Reply
+from .state import BusState
 
 __all__ = [
     "Address",
+    "BrokerClosing",
+    "BusState",
     "ConnectError",
     "ConnectionLost",
     "Fd",

@@ -3,6 +3,7 @@
     SockbusError
     ├── ConnectError                 no connection could be made
     ├── ConnectionLost               the connection, or the bus, is gone
+    │   └── BrokerClosing            … for the broker stops, and has said so
     ├── ProtocolError                the other side broke docs/wire.md
     │   └── VersionMismatch          … or speaks another version of it
     ├── InvalidTopic    (ValueError)  not a topic, or not a pattern
@@ -26,6 +27,7 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 __all__ = [
+    "BrokerClosing",
     "ConnectError",
     "ConnectionLost",
     "InvalidTopic",
@@ -57,11 +59,17 @@ class ConnectError(SockbusError):
     code = "connect"
 
 
-@final
 class ConnectionLost(SockbusError):
     """The connection to the broker has ended, or the bus was left: nothing more goes in or out."""
 
     code = "closed"
+
+
+@final
+class BrokerClosing(ConnectionLost):
+    """The broker has said goodbye: it stops."""
+
+    code = "closing"
 
 
 class ProtocolError(SockbusError):

@@ -65,13 +65,15 @@ class Message:
 
     ``topic``: str; ``data``: the payload as msgpack bytes; ``fds``: descriptors, owned by this message until it
     is closed or dropped; ``fds_missing``: how many the link could not carry; ``sender``: Peer; ``lost``: how many
-    messages of this subscription were lost just before this one.
+    messages of this subscription were lost just before this one, as far as the broker could count them;
+    ``interrupted``: whether the connection was, just before this one, so that more may have been missed.
     """
 
-    __slots__ = ("_headers", "_payload", "data", "fds", "fds_missing", "lost", "sender", "topic")
+    __slots__ = ("_headers", "_interrupted", "_payload", "data", "fds", "fds_missing", "lost", "sender", "topic")
 
     _headers: Headers | bytes
     _payload: Any
+    _interrupted: bool
 
     def __init__(
         self,
@@ -106,6 +108,16 @@ class Message:
         if isinstance(self._headers, bytes):
             self._headers = decode_headers(self._headers, 1 << 16) if self._headers else {}
         return self._headers
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the connection was lost, and made anew, just before this message."""
+        # Set on few; what is not set on all costs nothing on the way of every message.
+        return getattr(self, "_interrupted", False)
+
+    def note_interrupted(self) -> None:
+        """It is the first one of a new connection."""
+        self._interrupted = True
 
     def close(self) -> None:
         """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""

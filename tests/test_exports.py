@@ -14,9 +14,10 @@ from sockbus import errors
 
 EXPORTS = {
     "sockbus": {
-        "Address", "ConnectError", "ConnectionLost", "Fd", "InvalidTopic", "LimitExceeded", "Message",
-        "MessageTooLarge", "NoResponders", "PayloadError", "Peer", "PermissionDenied", "ProtocolError", "Receipt",
-        "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost", "SockbusError", "TooManyFds",
+        "Address", "BrokerClosing", "BusState", "ConnectError", "ConnectionLost", "Fd", "InvalidTopic",
+        "LimitExceeded", "Message", "MessageTooLarge", "NoResponders", "PayloadError", "Peer", "PermissionDenied",
+        "ProtocolError", "Receipt", "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost",
+        "SockbusError", "TooManyFds",
     },
     "sockbus.asyncio": {"Bus", "Subscription", "connect"},
     "sockbus.blocking": {"Bus", "Subscription", "connect"},
@@ -30,6 +31,8 @@ BUS = {
     "request": "(self, topic, payload=None, *, fds=(), headers=None, timeout=5.0)",
     "serve": "(self, pattern, handler, *, concurrency=64, task_status=None)",
     "flush": "(self)",
+    "drain": "(self)",
+    "state_changed": "(self)",
 }
 
 

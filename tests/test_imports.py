@@ -36,6 +36,7 @@ FLOORS = {
     "fd": Room(1, "values"),
     "payload": Room(1, "values"),
     "message": Room(1, "values"),
+    "state": Room(1, "values"),
     "protocol": Room(2, "protocol"),
     "routing": Room(2, "routing"),
     "transport": Room(3, "transport"),

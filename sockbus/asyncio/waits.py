@@ -13,13 +13,14 @@ from typing import Any, TypeVar, final
 
 from ..client.answering import Handler
 from ..client.client import LATER_SECONDS, TICK_SECONDS
+from ..client.connecting import Connecting
 from ..client.event_loop import EventLoopClient
 from ..client.need import TURN, Expired, Gate, Need, Steps, Turn, resume
 from ..protocol.mailbox import Service
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
-from ..transport.dial import Pause, Resolve, Writable
+from ..transport.dial import Pause, Readable, Resolve, Writable
 from .workers import Workers
 
 __all__ = ["Waits"]
@@ -29,15 +30,17 @@ T = TypeVar("T")
 
 @final
 class Waits(EventLoopClient):
-    """The callbacks of one connection, besides what every client has."""
+    """The callbacks of one bus, besides what every client has."""
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        super().__init__(channel, connecting)
         self._loop = asyncio.get_running_loop()
         self._fd = channel.sock.fileno()
         self._writes = False
         self._later: asyncio.TimerHandle | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        # Only while there is no connection.
+        self._keeper: asyncio.Task[None] | None = None
         self.writer_sleeps = True
 
     async def open(self) -> None:
@@ -48,7 +51,14 @@ class Waits(EventLoopClient):
         self._stop()
         if self._ticker is not None:
             self._ticker.cancel()
-        self.channel.close()
+        try:
+            if self._keeper is not None:
+                # It closes what it is at by itself, at its next step.
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper])
+        finally:
+            self.left()
+            self.channel.close()
 
     def _stop(self) -> None:
         """Nothing is waited for at the socket any more; again is no error."""
@@ -61,18 +71,33 @@ class Waits(EventLoopClient):
                 self._loop.remove_writer(fd)
         if self._later is not None:
             self._later.cancel()
+            self._later = None
 
     def forked(self) -> None:
         self._stop()
+        if self._keeper is not None and not self._keeper.done():
+            self._keeper.cancel()
         super().forked()
 
     def _read(self) -> None:
         channel = self.channel
         if not channel.read():
             self._stop()
+            if self.error is None:
+                self._keeper = self._loop.create_task(self._keep())
             return
         if channel.blocked is not None:
             self.send_rest()
+        if self._ticker is None and self.session.deliveries.mailboxes:
+            self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    async def _keep(self) -> None:
+        await self.keep()
+        self._keeper = None
+
+    def take_up(self) -> None:
+        self._fd = self.channel.sock.fileno()
+        self._loop.add_reader(self._fd, self._read)
         if self._ticker is None and self.session.deliveries.mailboxes:
             self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
@@ -133,6 +158,10 @@ class Waits(EventLoopClient):
             steps.close()
 
     @staticmethod
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    @staticmethod
     def clock() -> float:
         return asyncio.get_running_loop().time()
 
@@ -186,6 +215,13 @@ def _end(future: asyncio.Future[bool], value: bool) -> None:  # noqa: FBT001  # 
 async def _wait_outside(loop: asyncio.AbstractEventLoop, need: Need) -> Any:
     """For what is needed to connect."""
     match need:
+        case Readable():
+            future = loop.create_future()
+            loop.add_reader(need.sock, _end, future, True)
+            try:
+                await future
+            finally:
+                loop.remove_reader(need.sock)
         case Writable():
             # Of a socket that connects, the error is read from the socket.
             future = loop.create_future()

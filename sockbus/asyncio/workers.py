@@ -11,7 +11,7 @@ from typing import Any, final
 from ..client.answering import Answering, Handler
 from ..client.event_loop import EventLoopClient
 from ..message import Message
-from ..protocol.mailbox import Service, no_wake
+from ..protocol.mailbox import Called, Service, no_wake
 from ..protocol.sender import Outgoing
 
 __all__ = ["Workers"]
@@ -23,7 +23,6 @@ class Workers:
 
     def __init__(self, waits: EventLoopClient, service: Service, handler: Handler) -> None:
         self._waits = waits
-        self._session = waits.session
         self._drive = waits.drive
         self._service = service
         self._answering = Answering(waits, service, handler)
@@ -63,7 +62,7 @@ class Workers:
         task.add_done_callback(self._tasks.discard)
 
     def _wake(self) -> None:
-        if self._session.error is not None or self._over.done():
+        if self._waits.error is not None or self._service.error is not None or self._over.done():
             self._end()
             return
         if self._answering.is_plain:
@@ -77,13 +76,13 @@ class Workers:
             self._count += 1
             self._start(self._work())
 
-    def _call(self, call: int, request: Message) -> Any:
+    def _call(self, call: Called, request: Message) -> Any:
         return self._context.run(self._answering.call, call, request)
 
-    def _go_on_later(self, call: int, request: Message, reply: Any) -> None:
+    def _go_on_later(self, call: Called, request: Message, reply: Any) -> None:
         self._start(self._go_on(call, request, reply))
 
-    async def _go_on(self, call: int, request: Message, reply: Any) -> None:
+    async def _go_on(self, call: Called, request: Message, reply: Any) -> None:
         try:
             with request:
                 if inspect.isawaitable(reply):
@@ -94,7 +93,7 @@ class Workers:
         except BaseException as fault:  # noqa: BLE001  # it is not this task's: serve raises it
             self._end(fault)
 
-    async def _settle(self, call: int, awaitable: Awaitable[Any]) -> Outgoing | None:
+    async def _settle(self, call: Called, awaitable: Awaitable[Any]) -> Outgoing | None:
         try:
             return await self._answering.settle(call, awaitable)
         except asyncio.CancelledError as error:

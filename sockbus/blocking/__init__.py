@@ -5,7 +5,8 @@ There is no thread but the program's own: whichever call has to wait reads what 
 
 from __future__ import annotations
 
-from .bus import Bus, connect
+from .bus import Bus
+from .connect import connect
 from .subscription import Subscription
 
 __all__ = ["Bus", "Subscription", "connect"]

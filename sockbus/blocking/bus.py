@@ -1,4 +1,4 @@
-"""What a program without an event loop holds: ``connect`` and ``Bus``.
+"""What a program without an event loop holds: the ``Bus``.
 
 Each call is the steps of ``client``, driven with the lock held. A KeyboardInterrupt comes where a call waits, or when
 it has returned to its caller (``interrupt``).
@@ -8,107 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import get_ident
-from time import monotonic
-from types import TracebackType
 from typing import Literal, final, overload
 
-from ..address import Address
 from ..client.answering import Handler, TaskStatus
 from ..client.client import LEAVE_SECONDS
-from ..client.connecting import CONNECT_SECONDS, Connecting
+from ..client.connecting import Connecting
 from ..client.face import Face
 from ..client.need import Expired
 from ..fd import HasFileno
-from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
+from ..interrupt import deferred, deliver, pending
 from ..message import Message, Receipt
 from ..payload import Headers
-from ..protocol.handshake import check_name
+from ..state import BusState
 from ..transport.channel import Channel
 from .parker import reentered
-from .poller import drive_dialling
 from .scopes import Background, Batch, gather
 from .subscription import Subscription
 from .waits import Waits
 from .workers import Workers
 
-__all__ = ["Bus", "connect"]
-
-
-@final
-class connect:  # noqa: N801  # used like a function
-    """Connect to a broker: a context manager that gives a ``Bus``.
-
-    ``address`` is text or an ``Address``; None is ``$SOCKBUS_ADDRESS``, else the user's default bus. ``name`` is what
-    others see as ``sender.name``. The first connection is tried once, for ``timeout`` seconds (None: for ever; looking
-    up the name of a host takes as long as it takes): ConnectError says where and why it failed. Leaving the block waits
-    until the broker has taken over everything published, 5 s at most, and then raises LimitExceeded. A block left by an
-    exception lets that through, with a note where leaving failed as well. Other threads' calls end with ConnectionLost
-    when it is left.
-
-    While a bus is open a handler of sockbus stands in for Python's own SIGINT handler (and for no other), which raises
-    KeyboardInterrupt where that tears nothing.
-    """
-
-    def __init__(
-        self, address: str | Address | None = None, *, name: str | None = None, timeout: float | None = CONNECT_SECONDS
-    ) -> None:
-        self._address = address
-        self._name = check_name(name)
-        self._timeout = timeout
-
-    @deferred
-    def __enter__(self) -> Bus:
-        install()
-        try:
-            deadline = None if self._timeout is None else monotonic() + self._timeout
-            connecting = Connecting(self._address, self._name, self._timeout or 0.0)
-            channel = drive_dialling(connecting.dialled(), self._timeout)
-            try:
-                bus = Bus(channel, connecting.road)
-            except OSError:
-                # No descriptor was left for it.
-                channel.transport.close()
-                raise
-            bus._open(connecting, None if deadline is None else deadline - monotonic())
-            if is_due():
-                with bus._waits as waits:
-                    waits.close()
-                deliver()
-        except BaseException:
-            uninstall()
-            raise
-        self._bus = bus
-        return bus
-
-    @deferred
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._bus._leave(error)
-        finally:
-            uninstall()
-            deliver()
+__all__ = ["Bus"]
 
 
 @final
 class Bus(Face):
     """A connection to a broker, as ``connect`` gives it. Any number of threads may use it at once.
 
-    ``timeout`` is in seconds, None for ever; TimeoutError says what did not come about. When the broker goes, calls and
-    iterations raise ConnectionLost.
+    ``timeout`` is in seconds, None for ever; TimeoutError says what did not come about.
     """
 
-    def __init__(self, channel: Channel, address: str) -> None:
-        super().__init__(channel, address)
-        self._waits = Waits(channel)
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        self._waits = Waits(channel, connecting)
+        super().__init__(self._waits)
 
-    def _open(self, connecting: Connecting, timeout: float | None) -> None:
+    def _open(self, timeout: float | None) -> None:
         waits = self._waits
         with waits:
             try:
                 waits.flush()
-                waits.drive(connecting.welcomed(waits), timeout)
+                waits.drive(waits.connecting.welcomed(waits.session.welcome), timeout)
+                waits.opened()
             except BaseException:
                 waits.close()
                 raise
@@ -180,9 +119,9 @@ class Bus(Face):
             if steps is not None:
                 answer = waits.drive(steps, timeout)
             waits.finish(timeout)
-            if answer is None and waits.session.error is not None:
+            if answer is None and waits.error is not None:
                 # It may have ended before this had left.
-                waits.session.check()
+                waits.check()
         except Expired as expired:
             raise TimeoutError(
                 f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "
@@ -213,6 +152,33 @@ class Bus(Face):
                 f"the broker has not taken over everything published within {expired.seconds:g} s; does a subscriber "
                 f"not read?"
             ) from None
+        finally:
+            deliver()
+
+    @deferred
+    def drain(self, *, timeout: float | None = None) -> None:
+        """Wait until the broker has taken over everything published, and end the subscriptions.
+
+        They take nothing new; iterations go on until what had come is taken, and end. Raises what ``flush`` raises.
+        """
+        try:
+            with self._waits as waits:
+                waits.drive(waits.drained(), timeout)
+        except Expired as expired:
+            raise TimeoutError(
+                f"the bus was not drained within {expired.seconds:g} s; is the broker stopped?"
+            ) from None
+        finally:
+            deliver()
+
+    @deferred
+    def state_changed(self, *, timeout: float | None = None) -> BusState:
+        """Wait until ``state`` is another one, and return it; CLOSED is the last, and returned at once."""
+        try:
+            with self._waits as waits:
+                return waits.drive(waits.state_changed(), timeout)
+        except Expired as expired:
+            raise TimeoutError(f"the bus was {self.state} for {expired.seconds:g} s") from None
         finally:
             deliver()
 

@@ -26,21 +26,30 @@ _LONGEST = 1e6
 class Poller:
     """One socket, and a descriptor of its own by which whoever sleeps is called."""
 
-    __slots__ = ("_asked", "_call", "_poll", "_sock")
+    __slots__ = ("_asked", "_call", "_poll", "_watched")
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
         self._call = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._call, select.POLLIN)
-        self._poll.register(sock, select.POLLIN)
-        self._asked = select.POLLIN
+        self._watched = -1
+        self._asked = 0
+        self.watch(sock)
+
+    def watch(self, sock: socket.socket | None, events: int = select.POLLIN) -> None:
+        """Wait for this socket instead, or for none; for ``events`` of it until ``ask`` is called."""
+        if self._watched >= 0:
+            self._poll.unregister(self._watched)
+        self._watched = -1 if sock is None else sock.fileno()
+        if self._watched >= 0:
+            self._poll.register(self._watched, events)
+            self._asked = events
 
     def ask(self, *, write: bool) -> None:
         """Wait until there is something to read, or with ``write`` until the socket takes more besides."""
         wanted = select.POLLIN | select.POLLOUT if write else select.POLLIN
         if wanted != self._asked:
-            self._poll.modify(self._sock, wanted)
+            self._poll.modify(self._watched, wanted)
             self._asked = wanted
 
     @interruptible
@@ -61,6 +70,10 @@ class Poller:
             elif events & ~select.POLLOUT:
                 readable = True
         return readable
+
+    def is_ready(self, found: list[tuple[int, int]]) -> bool:
+        """Whether anything has come of the socket; a call was heard by now."""
+        return self.is_readable(found) or any(fd != self._call for fd, _ in found)
 
     def call(self) -> None:
         """Let whoever sleeps, or the next to do so, look up."""

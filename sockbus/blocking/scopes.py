@@ -7,11 +7,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import final
 
-from ..client.client import LEAVE_SECONDS, no_room
+from ..client.client import LEAVE_SECONDS
 from ..client.need import Expired, Steps
+from ..client.sending import no_room
 from ..errors import SockbusError
 from ..interrupt import deferred, deliver, is_due, pending
-from ..protocol.frame import MAX_FRAME
+from ..protocol.frame import MAX_FRAME, stamp
 from .waits import Waits
 
 __all__ = ["Background", "Batch", "gather"]
@@ -78,7 +79,7 @@ class Background:
 
     @deferred
     def __enter__(self) -> None:
-        self._waits.session.check()
+        self._waits.check()
         self._thread.start()
         if is_due():
             self._stop()
@@ -103,7 +104,7 @@ class Background:
             waits.drive(self._until_ended())
 
     def _until_ended(self) -> Steps[None]:
-        while not self._ended and self._waits.session.error is None:
+        while not self._ended and self._waits.error is None:
             yield self._waits.over
 
 
@@ -113,8 +114,9 @@ def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeo
     TimeoutError when there is no room in time, and the message was not put.
     """
     session = waits.session
-    if session.error is not None:
-        session.check()
+    if waits.detour:
+        # It says what is wrong, or how to go on.
+        return False
     frame = session.sender.plain(topic, payload)
     if type(frame) is not bytes or len(frame) > MAX_FRAME:
         return False
@@ -135,6 +137,10 @@ def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeo
         finally:
             deliver()
     gathered += frame
+    if waits.session is not session:
+        # Another connection was made since the frame was: it is to name that one's sender.
+        with waits:
+            stamp(gathered, waits.session.sender.number)
     if pending.came:
         deliver()
     return True

@@ -27,8 +27,8 @@ T = TypeVar("T")
 class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several threads may take, each message goes to one.
 
-    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
-    was taken is never lost to a KeyboardInterrupt.
+    Iterating and ``receive`` go on when the connection was lost and is there again; when there will be no other they
+    raise ConnectionLost, after what had come was taken. A message that was taken is never lost to a KeyboardInterrupt.
     """
 
     _stays = STAYS
@@ -52,6 +52,11 @@ class Subscription(Staying):
     def lost(self) -> int:
         """Messages of this subscription that were lost so far; readable after it was left, too."""
         return self._lost()
+
+    @property
+    def interrupted(self) -> int:
+        """How often the connection was lost under it so far: what was published meanwhile never came, uncounted."""
+        return self._taking.mailbox.interrupted
 
     @deferred
     def _lost(self) -> int:

@@ -9,19 +9,21 @@ a second, to end.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 from time import monotonic, perf_counter
-from typing import Self, TypeVar, final
+from typing import TypeVar, final
 
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
+from ..client.connecting import Connecting
 from ..client.need import Expired, Gate, Steps, overdue
-from ..errors import ConnectionLost
+from ..protocol.frame import stamp
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
+from .attempts import ATTEMPT_SECONDS, Attempts
+from .guard import Guard
 from .parker import Parker, reentered
 from .poller import Poller
 
@@ -31,7 +33,7 @@ T = TypeVar("T")
 
 
 @final
-class Waits(Client):
+class Waits(Guard, Client):
     """The threads of one connection, besides what every client has.
 
     ``with waits:`` holds the lock, as everything here asks for; the paths of every message write it out.
@@ -40,12 +42,9 @@ class Waits(Client):
     # A turn is a look at what has come: threads let each other run by themselves.
     yield_seconds = TICK_SECONDS
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
-        # Reentrant only so that a thread can be told that it is in the middle of a call, instead of waiting for itself.
-        self._make_lock()
-        #: a call is under way, and is not waiting
-        self.busy = False
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        Guard.__init__(self)
+        Client.__init__(self, channel, connecting)
         self._poller = Poller(channel.sock)
         #: who reads for all at the moment
         self.polls: Parker | None = None
@@ -54,56 +53,37 @@ class Waits(Client):
         self._drained = Gate()
         #: where those wait who read for others, until they are not needed any more
         self.over = Gate()
-        #: whether the end of the session is that this side has left
-        self.left = False
+        #: whether the end of the bus is that this side has left it
+        self.was_left = False
+        self._attempts = Attempts(self)
         #: threads in a batch, and what they have published in it that is not queued yet
         self.batching: dict[int, bytearray] = {}
-
-    def _make_lock(self) -> None:
-        lock = threading.RLock()
-        # Bound once, for the paths of every message: `with lock` costs twice as much.
-        self.acquire, self.release = lock.acquire, lock.release
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        if self.busy:
-            self.release()
-            raise reentered()
-        self.busy = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.busy = False
-        self.release()
 
     # Life
 
     def close(self) -> None:
         """End the session, and close the socket once nobody polls it."""
         self._refuse_nested()
-        self.left = self.session.error is None
-        self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
+        self.was_left = self.error is None
+        self.left()
         while self.polls is not None:
             self.polls.rouse()
             parker = Parker()
             self._park(parker, parker.sleep_through)
+        self._attempts.close()
         self.channel.close()
         self._poller.close()
 
     def forked(self) -> None:
         # There are no other threads any more: none holds the lock, and none polls.
-        if self.acquire(False):
-            # Free, or this thread's: a signal handler or a finalizer forked in a call, which goes on in the child.
-            self.release()
-        else:
-            self._make_lock()
-            self.busy = False
+        self.renew()
         if self.polls is not None:
             self.polls.polls_with = None
         self.polls = None
         self._parked.clear()
         for gathered in self.batching.values():
             gathered.clear()  # it is the parent's to send
+        self._attempts.close()
         self._poller.close()
         super().forked()
 
@@ -120,28 +100,41 @@ class Waits(Client):
     def finish(self, timeout: float | None) -> None:
         """Send what is queued, and wait until the kernel has it; what is left at the deadline leaves with other calls.
 
-        ConnectionLost when it does not leave any more.
+        Where there is no connection, and an attempt is due, that is made first.
         """
         self.flush()
-        if self.session.outbox.queued_bytes:
+        while self.session.outbox.queued_bytes or self.session.error is not None:
+            if self.error is not None:
+                return
+            if self.session.error is None:
+                steps, seconds = self._sent(), timeout
+            elif self._attempts.is_due():
+                steps = self._attempts.made()
+                seconds = ATTEMPT_SECONDS if timeout is None else min(timeout, ATTEMPT_SECONDS)
+            else:
+                return
             try:
-                self.drive(self._sent(), timeout)
+                self.drive(steps, seconds)
             except Expired:
                 return
 
     def _sent(self) -> Steps[None]:
         while self.session.outbox.queued_bytes and self.session.error is None:
             yield self._drained
-        self.session.check()
 
     def look(self) -> None:
         """Take what has come, and give back what is owed, without waiting."""
         self.yielded = perf_counter()
-        if self.polls is None and self.session.error is None:
+        if self.polls is None and self.error is None:
             try:
                 self._poll(Parker(), 0.0)
             finally:
                 self._hand_on()
+
+    def take_up(self) -> None:
+        self._poller.watch(self.channel.sock)
+        for gathered in self.batching.values():
+            stamp(gathered, self.session.sender.number)
 
     def note_taken(self) -> None:
         """Something was taken: whoever polls must give its credit back in time."""
@@ -191,7 +184,7 @@ class Waits(Client):
         self._refuse_nested()
         parker = Parker()
         need.attach(parker.wake)
-        if self.session.error is not None:
+        if self.error is not None:
             # Since the steps looked, which they do again: a signal handler has forked, and this is the child.
             parker.woken = True
         in_time = looked = False
@@ -200,8 +193,8 @@ class Waits(Client):
                 seconds = None if deadline is None else deadline - monotonic()
                 if seconds is not None and looked and not seconds > 0:
                     return False
-                if self.polls is not None or self.session.error is not None:
-                    # (When the session has ended whoever waits is woken.)
+                if self.polls is not None or self.error is not None:
+                    # (When the bus has ended whoever waits is woken.)
                     self._park(parker, partial(parker.sleep, seconds))
                 else:
                     self._poll(parker, seconds)
@@ -239,8 +232,13 @@ class Waits(Client):
 
     def _poll(self, parker: Parker, seconds: float | None) -> None:
         """One turn: wait for the socket, at most so long, and do what has become possible."""
-        self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
-        until = self._look_up_at(seconds)
+        is_away = self.session.error is not None
+        if is_away:
+            until = self._attempts.prepare(self._poller)
+            until = until if seconds is None else min(until, monotonic() + seconds)
+        else:
+            self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
+            until = self._look_up_at(seconds)
         self.polls = parker
         parker.polls_with = self._poller
         self.__exit__()
@@ -249,12 +247,15 @@ class Waits(Client):
         finally:
             self.__enter__()
             self.polls = parker.polls_with = None
-            if self.session.error is not None and self._parked:
+            if self.error is not None and self._parked:
                 # Whoever closes waits for this.
                 for parker in self._parked:
                     parker.rouse()
-        if self.session.error is None:
-            self._react(found)
+        if self.error is None:
+            if is_away:
+                self._attempts.go_on(self._poller.is_ready(found))
+            else:
+                self._react(found)
 
     def _look_up_at(self, seconds: float | None) -> float:
         """When to stop waiting for the socket (monotonic)."""
@@ -268,8 +269,12 @@ class Waits(Client):
 
     def _react(self, found: list[tuple[int, int]]) -> None:
         channel = self.channel
-        if self._poller.is_readable(found):
-            channel.read()
+        if self._poller.is_readable(found) and not channel.read():
+            self._poller.watch(None)
+            channel.close()
+            # What was sent is sent, as far as that can be told.
+            self._drained.open_all()
+            return
         if channel.blocked is not None:
             channel.unblock()
         if channel.blocked is None:
@@ -281,7 +286,7 @@ class Waits(Client):
 
     def _on_room(self) -> None:
         super()._on_room()
-        if self.session.error is not None:
+        if self.error is not None:
             self._drained.open_all()
             self.over.open_all()
             if self.polls is not None:

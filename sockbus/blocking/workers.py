@@ -11,11 +11,11 @@ import threading
 from time import monotonic
 from typing import Any, final
 
-from ..client.answering import Answering, Handler, TaskStatus, tell_started
+from ..client.answering import Answering, Handler, TaskStatus, check_served, new_service, tell_started
 from ..client.need import Expired
 from ..interrupt import deliver, interruptible
 from ..message import Message
-from ..protocol.mailbox import Service
+from ..protocol.mailbox import Called, Service
 from .waits import Waits
 
 __all__ = ["Workers"]
@@ -39,8 +39,9 @@ class Workers:
         waits = self._waits
         deadline = None if timeout is None else monotonic() + timeout
         try:
+            service = new_service(pattern, concurrency)
             with waits:
-                service = waits.drive(waits.serve(pattern, concurrency), timeout)
+                waits.drive(waits.put_in_force(service), timeout)
         except Expired as expired:
             raise TimeoutError(
                 f"the broker did not answer to serving {pattern!r} within {expired.seconds:g} s; is it stopped?"
@@ -59,8 +60,9 @@ class Workers:
                     waits.leave(service)
         if self._fault is not None:
             raise self._fault
-        if not waits.left:
-            waits.session.check()
+        check_served(service)
+        if not waits.was_left:
+            waits.check()
 
     def stop(self) -> None:
         """Take no more calls; handlers that are at work finish."""
@@ -75,7 +77,7 @@ class Workers:
 
     def _wake(self) -> None:
         idle = self._answering.idle
-        idle.open(len(idle) if self._waits.session.error is not None else len(self._answering.service.queue))
+        idle.open(len(idle) if self._waits.error is not None else len(self._answering.service.queue))
 
     def _work(self, service: Service, deadline: float | None) -> None:
         waits, answering = self._waits, self._answering
@@ -96,7 +98,7 @@ class Workers:
                     waits.drive(answering.answer(call, reply))
 
     @interruptible
-    def _call(self, call: int, request: Message) -> Any:
+    def _call(self, call: Called, request: Message) -> Any:
         deliver()
         reply = self._answering.call(call, request)
         if inspect.isawaitable(reply):

@@ -45,6 +45,8 @@ class Hub:
         self.touched: dict[Link, None] = {}
         #: links with something unfinished, for the sweeper
         self.watched: dict[Link, None] = {}
+        #: links to tell, within a second, what was taken over of theirs
+        self.untold: dict[Link, None] = {}
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself

@@ -21,7 +21,7 @@ class Intake:
 
     __slots__ = (
         "moved", "name", "received_bytes", "received_fds", "size_bytes", "size_fds", "taken_bytes", "taken_fds",
-        "told_bytes", "told_fds",
+        "taken_messages", "told_bytes", "told_fds", "told_messages",
     )  # fmt: skip
 
     def __init__(self, name: str, size_bytes: int, size_fds: int, *, closed: bool = False) -> None:
@@ -30,6 +30,8 @@ class Intake:
         self.size_fds = size_fds
         self.received_bytes = self.received_fds = 0
         self.taken_bytes = self.taken_fds = 0
+        #: messages taken over that nothing else answers, and those of them that the peer was told of
+        self.taken_messages = self.told_messages = 0
         #: whether something was taken over, or the window was spent, since ``due`` last looked
         self.moved = closed
         #: granted totals that the peer was told
@@ -91,8 +93,7 @@ class Intake:
         fresh_fds = self.taken_fds + self.size_fds - self.told_fds
         return fresh_fds > 0 and 2 * fresh_fds >= self.size_fds - self.held_fds
 
-    def grant(self) -> tuple[int, int]:
-        """The totals to tell the peer now."""
+    def grant(self) -> None:
+        """Whatever is free is granted, and the peer will be told now."""
         self.told_bytes = max(self.told_bytes, self.taken_bytes + self.size_bytes)
         self.told_fds = max(self.told_fds, self.taken_fds + self.size_fds)
-        return self.told_bytes, self.told_fds

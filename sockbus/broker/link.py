@@ -234,11 +234,14 @@ class Link:
 
     def windows(self) -> tuple[int, ...]:
         """What the peer was told that it may send: docs/wire.md, "Windows"."""
-        return tuple(told for intake in self.intakes for told in (intake.told_bytes, intake.told_fds))
+        totals = [told for intake in self.intakes for told in (intake.told_bytes, intake.told_fds)]
+        return (*totals, self.publish_intake.told_messages)
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel of this peer's has left every sink."""
         self.publish_intake.take(parcel.cost, parcel.nfds)
+        if parcel.tally is None:
+            self.publish_intake.taken_messages += parcel.count
         if self.gone:
             self.hub.orphan_done(self.account, parcel.cost)
             self._account()
@@ -326,9 +329,22 @@ class Link:
         if not self.pump.is_open or self.hub.admission.is_overdrawn(self.account):
             return
         if any(intake.moved and intake.due() for intake in self.intakes):
+            self._put_window()
+        elif self.publish_intake.taken_messages != self.publish_intake.told_messages:
+            self.hub.untold[self] = None
+
+    def tell_taken(self) -> None:
+        """Tell the peer of what was taken over since it was last told, whether it needs more window or not."""
+        if not self.gone and self.publish_intake.taken_messages != self.publish_intake.told_messages:
+            self._put_window()
+            self.hub.touched[self] = None
+
+    def _put_window(self) -> None:
+        if not self.hub.admission.is_overdrawn(self.account):
             for intake in self.intakes:
                 intake.grant()
-            self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))
+        self.publish_intake.told_messages = self.publish_intake.taken_messages
+        self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))
 
     def _account(self) -> None:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes

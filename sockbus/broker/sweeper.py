@@ -35,6 +35,9 @@ async def sweep(hub: Hub, rates: Rates) -> None:
             _check_progress(link, now)
             if not (link.late_replies or link.inbox.unfinished_bytes or link.pump.arrivals):
                 del hub.watched[link]
+        untold, hub.untold = hub.untold, {}
+        for link in untold:
+            link.tell_taken()
         hub.settle()
 
 

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 
 from ..address import default_address
 from ..blocking import Bus, connect
+from ..client.connecting import Reconnect
+from ..client.reporting import report_to
 from ..errors import ConnectError, RemoteError
 from ..message import Message
 from . import payload
@@ -31,7 +33,10 @@ def bus(arguments: Namespace) -> AbstractContextManager[Bus]:
         address = arguments.address or default_address()
     except ConnectError as error:
         raise UsageError(str(error)) from error
-    return left_in_haste(connect(address, name=f"sockbus {arguments.verb}"))
+    report_to(complain)
+    # What waits for one answer is not to wait for another broker that does not know the question.
+    reconnect: Reconnect = None if arguments.verb in ("request", "status") else "wait"
+    return left_in_haste(connect(address, name=f"sockbus {arguments.verb}", reconnect=reconnect))
 
 
 @interruption()
@@ -43,6 +48,8 @@ def pub(arguments: Namespace) -> None:
             receipt = connection.publish(
                 arguments.topic, content, fds=fds, headers=dict(arguments.header), receipt=arguments.receipt
             )
+    if connection.in_doubt:
+        raise Failure(f"the connection was lost while the message on {arguments.topic!r} was sent; it may be lost too")
     if receipt is not None:
         became = (
             f"matched {receipt.matched} delivered {receipt.delivered} dropped {receipt.dropped} "

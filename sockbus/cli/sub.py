@@ -92,6 +92,8 @@ class Printer:
         wanted = batch[: self._left]
         lines = []
         for message in wanted:
+            if message.interrupted and not self._arguments.json:
+                complain(f"the connection was lost before the next on {message.topic}; what came meanwhile is missing")
             if message.lost and not self._arguments.json:
                 self._tell_lost(message.lost, f" before the next on {message.topic}")
             self._told += message.lost

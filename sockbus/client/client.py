@@ -1,210 +1,73 @@
-"""What the calls of one connection do between their waits.
+"""What the calls of one bus do between their waits.
 
 A ``Client`` has the session and its channel, and the gates at which calls wait for room. Each runtime derives its own
-from it and says how to wait for the socket. Publishing has a short way without steps, for most messages wait for
-nothing: it yields by time, after a millisecond, or by 64 KiB. (A turn for each message left a fifth of the speed:
-``python -m benchmarks throughput``.)
+from it and says how to wait for the socket. What it is made of: ``sending``, ``keeping``, and the verbs here.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from time import perf_counter
-from typing import Any
 
 from ..errors import ConnectionLost, LimitExceeded, RequestTimeout, SockbusError
 from ..fd import HasFileno
-from ..message import Message, Receipt
+from ..message import Message
 from ..payload import Headers
-from ..protocol.inbox import fit
-from ..protocol.mailbox import Mailbox, Service
-from ..protocol.outbox import Lane
+from ..protocol.mailbox import Mailbox, Service, no_wake
 from ..protocol.pending import Pending
-from ..protocol.sender import Outgoing
 from ..transport.channel import Channel
 from ..transport.inheritance import go_on, let_go, look_around
-from .need import TURN, Expired, Gate, Steps
+from .connecting import Connecting
+from .keeping import LATER_SECONDS, Keeping
+from .need import Expired, Gate, Steps
 
-__all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client", "no_room"]
+__all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client"]
 
 # Seconds that leaving waits for what was published.
 LEAVE_SECONDS = 5.0
 # Credit must be back a second after consumption: two ticks.
 TICK_SECONDS = 0.5
-# Seconds until a send is tried again that met a limit of the kernel's, which readiness does not show.
-LATER_SECONDS = 0.01
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-class Client(ABC):
-    """The calls of one connection. It owns the channel."""
+class Client(Keeping):
+    """The verbs of one bus."""
 
-    #: seconds that one task may go on without letting others run, and the queue at which a publisher sends and yields
-    yield_seconds = 0.001
-    yield_bytes = 1 << 16
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.session = channel.session
-        self.session.room = self._on_room
-        self.session.request_ended = self._on_request_ended
-        #: when a task of this bus last let others run
-        self.yielded = 0.0
-        #: whether ``flush_soon`` has something to do
-        self.writer_sleeps = False
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        super().__init__(channel, connecting)
         self._pid = os.getpid()
-        self._room = Gate()
-        self._slots = Gate()
-        _clients.add(self)
         self._flushers = Gate()
         self._is_flushing = False
-
-    # What a runtime supplies
-
-    @abstractmethod
-    def send_rest(self) -> None:
-        """The socket took no more: see to it that ``channel.unblock`` is called when ``channel.blocked`` has passed."""
-
-    @abstractmethod
-    def flush_soon(self) -> None:
-        """Send what is queued soon, together with what is queued until then."""
-
-    # Sending
-
-    def flush(self) -> None:
-        """Send what is queued now, as far as the socket takes it; the rest leaves by itself."""
-        self.channel.flush()
-        if self.channel.blocked is not None:
-            self.send_rest()
-
-    def flush_urgent(self) -> None:
-        """Send now what should not wait for a program that computes."""
-        if self.session.orders.urgent:
-            self.flush()
-
-    def turn(self) -> Steps[None]:
-        """Let others run."""
-        yield TURN
-        self.yielded = perf_counter()
-
-    def turn_if_due(self) -> Steps[None]:
-        """Let others run, once a millisecond."""
-        if perf_counter() - self.yielded > self.yield_seconds:
-            yield from self.turn()
-
-    def publish(
-        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
-    ) -> Steps[Any] | None:
-        """Queue a message: None when that is all, else what is still to be done, with the receipt in the end."""
-        session = self.session
-        if session.error is not None:
-            session.check()
-        if fds or headers or receipt:
-            outgoing = session.sender.publish(topic, payload, fds, headers, receipt=receipt)
-            return self._publish(topic, outgoing, receipt=receipt)
-        frame = session.sender.plain(topic, payload)
-        if not isinstance(frame, bytes):
-            return self._publish(topic, frame, receipt=False)
-        window = session.sender.publishes
-        if window.sent_bytes >= window.granted_bytes:
-            return self._publish_plain(topic, frame)
-        window.sent_bytes += len(frame)
-        outbox = session.outbox
-        outbox.put_small(frame)
-        if outbox.queued_bytes >= self.yield_bytes:
-            self.flush()
-            return self.turn()
-        if self.writer_sleeps:
-            self.flush_soon()
-        if perf_counter() - self.yielded > self.yield_seconds:
-            return self.turn()
-        return None
-
-    def _publish_plain(self, topic: str, frame: bytes) -> Steps[None]:
-        session = self.session
-        window = session.sender.publishes
-        while window.sent_bytes >= window.granted_bytes:
-            self.flush()
-            try:
-                yield self._room
-            except Expired as expired:
-                raise no_room(topic, expired) from None
-            session.check()
-        window.sent_bytes += len(frame)
-        session.outbox.put_small(frame)
-        if self.writer_sleeps:
-            self.flush_soon()
-        yield from self.turn_if_due()
-
-    def put_gathered(self, gathered: bytearray) -> Steps[None]:
-        """Queue small publishes, whole frames of at most 64 KiB in all, as soon as there is room for them."""
-        session = self.session
-        window = session.sender.publishes
-        while gathered:
-            session.check()
-            if window.sent_bytes >= window.granted_bytes:
-                self.flush()
-                yield self._room
-                continue
-            _, end = fit(gathered, 0, len(gathered), len(gathered), window.granted_bytes - window.sent_bytes)
-            session.outbox.put(Lane.MESSAGES, bytes(gathered[:end]))
-            window.sent_bytes += end
-            del gathered[:end]
-        self.flush()
-
-    def _publish(self, topic: str, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
-        try:
-            yield from self.send(outgoing)
-        except Expired as expired:
-            raise no_room(topic, expired) from None
-        if receipt:
-            answer: Receipt = yield from self.result(self.session.await_receipt(outgoing))
-            return answer
-        yield from self.turn_if_due()
-        return None
-
-    def send(self, outgoing: Outgoing) -> Steps[None]:
-        """Queue a message when there is room, and send what the socket takes. Given up, it was not queued."""
-        session = self.session
-        try:
-            while not session.send(outgoing):
-                yield self._slots if session.must_wait_for_reply(outgoing) else self._room
-        except BaseException:
-            # The place that it was woken for, if it was, is the next one's.
-            self._slots.open()
-            raise
-        self.flush()
+        _clients.add(self)
 
     def flushed(self) -> Steps[None]:
-        """Wait until the broker has taken over everything published so far."""
+        """Wait until the broker has taken over everything published so far; ConnectionLost when it goes meanwhile."""
         while self._is_flushing:
             # In a forked child it may be flushing for ever, by a thread that only the parent has.
-            self.session.check()
+            self.check()
             yield self._flushers
         self._is_flushing = True
         try:
+            session = yield from self.connected()
+            while self.backlog:
+                yield self._room
+                session = yield from self.connected()
             # An earlier one may have been given up before its answer came, and one at a time may be asked for.
-            if self.session.flushing is not None:
-                yield from self.result(self.session.flushing)
-            pending = self.session.flush()
+            if session.flushing is not None:
+                yield from self.result(session.flushing)
+            pending = session.flush()
+            count = session.sender.publishes.sent_messages
             self.flush()
             yield from self.result(pending)
+            session.sender.publishes.taken_messages = max(session.sender.publishes.taken_messages, count)
         finally:
             self._is_flushing = False
             self._flushers.open()
 
     # Asking
-
-    def result(self, pending: Pending) -> Steps[Any]:
-        """Wait for an answer, and give or raise it."""
-        if not pending.done:
-            yield pending
-        return pending.result()
 
     def request(
         self,
@@ -214,11 +77,10 @@ class Client(ABC):
         headers: Headers | None,
     ) -> Steps[Message]:
         """Ask, and wait for the reply."""
-        session = self.session
-        session.check()
-        outgoing = session.sender.request(topic, payload, fds, headers)
         try:
-            yield from self.send(outgoing)
+            session = yield from self.connected()
+            outgoing = session.sender.request(topic, payload, fds, headers)
+            session = yield from self.send(outgoing)
             # Nothing is waited for between sending and this, so that a request that is given up is always taken back.
             pending = session.await_reply(outgoing, topic)
             try:
@@ -230,21 +92,56 @@ class Client(ABC):
         except Expired as expired:
             raise RequestTimeout(topic, expired.seconds) from None
 
-    def serve(self, pattern: str, concurrency: int) -> Steps[Service]:
-        """Register a server, and wait until it is in force; ``leave`` must follow."""
-        service, pending = self.session.serve(pattern, concurrency)
+    # What is to be in force
+
+    def put_in_force(self, box: Mailbox | Service) -> Steps[None]:
+        """Subscribe, or register a server, and wait until that is in force; ``leave`` must follow."""
+        session = yield from self.connected()
+        pending = session.subscribe(box) if isinstance(box, Mailbox) else session.serve(box)
+        self.boxes[box] = None
         try:
             self.flush()
-            yield from self.result(pending)
+            yield from self._in_force(box, pending)
         except BaseException:
-            self.leave(service)
+            self.leave(box)
             raise
-        return service
+
+    def _in_force(self, box: Mailbox | Service, pending: Pending) -> Steps[None]:
+        try:
+            yield from self.result(pending)
+        except ConnectionLost:
+            # The next connection has it in force before anybody is told of that one.
+            yield from self.connected()
+        if box.error is not None:
+            raise box.error
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service."""
+        self.boxes.pop(box, None)
         self.session.leave(box)
         self.flush_urgent()
+
+    def drained(self, *, leaving: bool = False) -> Steps[None]:
+        """Wait until the broker has everything that was published, and everything has come that was on its way here.
+
+        The subscriptions then take nothing new: whoever takes from them finishes what has come, and that is the end.
+        """
+        yield from self.flushed()
+        session = yield from self.connected()
+        draining = [box for box in self.boxes if isinstance(box, Mailbox) and not box.over]
+        for box in draining:
+            box.over = True
+        asked = [session.drain(box) for box in draining]
+        self.flush()
+        try:
+            for pending in asked:
+                yield from self.result(pending)
+        finally:
+            for box in draining:
+                session.deliveries.forget(box)
+                if not leaving:
+                    box.drained = True
+                    box.wake()
 
     # The end
 
@@ -253,59 +150,68 @@ class Client(ABC):
 
         ``error`` is what the block is left by; it gets a note when leaving fails besides.
         """
-        session = self.session
-        was_flushed = session.is_flushed
+        was_flushed = self.session.is_flushed
         try:
-            if session.error is None and not cancelled:
+            if self.error is None and not cancelled:
                 yield from self._taken_over()
-            elif session.unheard and error is None:
-                session.check()
+            elif self.session.unheard and error is None:
+                self.check()
         except SockbusError as failure:
             if error is not None:
                 error.add_note(f"besides, leaving the bus failed: {failure}")
-            elif session.error is None or not was_flushed:
+            elif self.error is None or not was_flushed:
                 raise
         finally:
-            session.goodbye()
+            self.session.goodbye()
             self.channel.flush()
 
     def _taken_over(self) -> Steps[None]:
+        if self.session.error is not None and not self.backlog:
+            # Nothing is to leave, so nobody waits for a broker that may not come back.
+            return
         try:
-            yield from self.flushed()
+            yield from self.drained(leaving=True)
         except Expired as expired:
+            if self.session.error is not None:
+                raise ConnectionLost(
+                    f"{len(self.backlog)} messages were published while there was no connection to "
+                    f"{self.connecting.address}, and none came back within {expired.seconds:g} s of leaving; they are "
+                    f"lost"
+                ) from self.session.error
             raise LimitExceeded(
                 f"the broker has not taken over everything published within {expired.seconds:g} s of leaving; "
                 f"does a subscriber not read?"
             ) from None
 
+    def left(self) -> None:
+        """The bus was left: what still waits gets to know that."""
+        self.end(ConnectionLost("this bus was left; connect again to use it"))
+
     def forked(self) -> None:
         """This process is a child that has inherited the connection, which goes on being its parent's."""
-        self.channel.abandon(
+        # Nothing is sent, received or shut down. What had come is the parent's to take.
+        self.channel.sock.close()
+        for box in self.boxes:
+            box.close()
+        self.end(
             ConnectionLost(
                 f"this bus was inherited by fork from process {self._pid}, whose connection it is; connect again in "
                 f"this process"
             )
         )
 
-    # The session's side
+    def forget(self) -> None:
+        """All who wait are gone without having said so: nobody is woken when the bus ends."""
+        self._room, self._slots, self._flushers, self._changed = Gate(), Gate(), Gate(), Gate()
+        for box in self.boxes:
+            box.wake = no_wake
+        self.backlog.forget()
+        self.session.forget()
 
     def _on_room(self) -> None:
-        self._room.open_all()
-        if self.session.error is not None:
-            self._slots.open_all()
+        super()._on_room()
+        if self.error is not None:
             self._flushers.open_all()
-
-    def _on_request_ended(self) -> None:
-        # One request has ended, and so one may start: all at once would look again in vain, time after time.
-        self._slots.open()
-
-
-def no_room(topic: str, expired: Expired) -> TimeoutError:
-    """What a publish raises that has waited for room in vain."""
-    return TimeoutError(
-        f"there was no room for the message on {topic!r} within {expired.seconds:g} s, and it was not sent; does a "
-        f"subscriber not read?"
-    )
 
 
 def _fork() -> None:

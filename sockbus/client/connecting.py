@@ -6,54 +6,86 @@ its answer.
 
 from __future__ import annotations
 
-from typing import final
+import itertools
+from typing import Literal, final
 
 from ..address import Address, default_address
 from ..errors import ConnectError, SockbusError
 from ..protocol.handshake import check_name
+from ..protocol.pending import Pending
 from ..transport.channel import Channel
 from ..transport.dial import dial
-from .client import Client
 from .need import Expired, Steps
 
-__all__ = ["CONNECT_SECONDS", "Connecting"]
+__all__ = ["BUFFER_BYTES", "CONNECT_SECONDS", "Connecting", "Reconnect", "check_reconnect"]
 
 # Seconds that connecting, handshake included, may take.
 CONNECT_SECONDS = 10.0
+# Of publishes that wait for a connection, where a program does not say.
+BUFFER_BYTES = 1 << 20
+
+
+Reconnect = Literal["wait", "fail"] | None
 
 
 @final
 class Connecting:
-    """One attempt. ``address`` is text, an Address, or None for the default; ConnectError where it is none."""
+    """Where a bus is to be connected to, and how: one for all its attempts, ``seconds`` for each.
 
-    def __init__(self, address: str | Address | None, name: str | None, seconds: float) -> None:
+    ``address`` is text, an Address, or None for the default; ConnectError where it is none. ``reconnect`` and
+    ``buffer_bytes`` are ``connect``'s; ValueError where they are none.
+    """
+
+    def __init__(
+        self,
+        address: str | Address | None,
+        name: str | None,
+        reconnect: Reconnect,
+        buffer_bytes: int,
+        seconds: float = CONNECT_SECONDS,
+    ) -> None:
         if address is None:
             address = default_address()
         elif isinstance(address, str):
             address = Address.parse(address)
-        self._address = address
-        self._name = check_name(name)
-        self._seconds = seconds
+        check_reconnect(reconnect, buffer_bytes)
+        self.address = address
+        self.reconnect = reconnect
+        self.buffer_bytes = buffer_bytes
         #: the road taken
         self.road = ""
+        self._name = check_name(name)
+        self._seconds = seconds
+        # The odd ones, each used once by all sessions together.
+        self._numbers = itertools.count(1, 2)
 
     def dialled(self) -> Steps[Channel]:
         """Reach the broker; ConnectError and PermissionDenied say why that failed."""
         try:
-            transport, road = yield from dial(self._address)
+            transport, road = yield from dial(self.address)
         except Expired:
             raise self._unanswered() from None
         self.road = str(road)
-        return Channel(transport, self._name)
+        return Channel(transport, self._name, self._numbers)
 
-    def welcomed(self, client: Client) -> Steps[None]:
+    def welcomed(self, pending: Pending) -> Steps[None]:
         """Wait for the broker's answer to HELLO; ConnectError when it refuses, or does not answer in time."""
         try:
-            yield from client.result(client.session.welcome)
+            if not pending.done:
+                yield pending
+            pending.result()
         except Expired:
             raise self._unanswered() from None
         except SockbusError as error:
             raise ConnectError(f"the broker at {self.road} refused the connection: {error}") from error
 
     def _unanswered(self) -> ConnectError:
-        return ConnectError(f"the broker at {self._address} did not answer within {self._seconds:g} s; is it stopped?")
+        return ConnectError(f"the broker at {self.address} did not answer within {self._seconds:g} s; is it stopped?")
+
+
+def check_reconnect(reconnect: Reconnect, buffer_bytes: int) -> None:
+    """ValueError when these are no options of ``connect``."""
+    if reconnect not in ("wait", "fail", None):
+        raise ValueError(f"reconnect={reconnect!r:.80} is neither 'wait' nor 'fail' nor None")
+    if type(buffer_bytes) is not int or buffer_bytes < 0:
+        raise ValueError(f"buffer_bytes={buffer_bytes!r:.80} is not a whole number of bytes from 0 up")

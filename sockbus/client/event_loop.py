@@ -18,10 +18,11 @@ from ..message import Message, Receipt
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..protocol.mailbox import Service
+from ..state import BusState
 from ..transport.channel import Channel
-from .answering import Handler, TaskStatus, tell_started
+from .answering import Handler, TaskStatus, check_served, new_service, tell_started
 from .client import LEAVE_SECONDS, Client
-from .connecting import CONNECT_SECONDS, Connecting
+from .connecting import BUFFER_BYTES, CONNECT_SECONDS, Connecting, Reconnect, check_reconnect
 from .face import Face, Staying
 from .need import Steps
 from .taking import STAYS, Taking
@@ -35,14 +36,14 @@ B = TypeVar("B", bound="EventLoopBus")
 class EventLoopClient(Client):
     """What a runtime with an event loop supplies besides."""
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        super().__init__(channel, connecting)
         self._thread = get_ident()
 
     def forked(self) -> None:
         if get_ident() != self._thread:
             # The child has the thread that forked, and not the loop: its tasks are not to be woken.
-            self.session.forget()
+            self.forget()
         super().forked()
 
     @staticmethod
@@ -52,6 +53,11 @@ class EventLoopClient(Client):
 
         After ``timeout`` seconds they get ``Expired``. Cancelled, they are closed where they wait.
         """
+
+    @staticmethod
+    @abstractmethod
+    async def sleep(seconds: float) -> None:
+        """Wait for so long."""
 
     @staticmethod
     @abstractmethod
@@ -71,6 +77,13 @@ class EventLoopClient(Client):
     async def close(self) -> None:
         """Stop reading and writing, and close the socket; neither cancelled nor raising."""
 
+    async def keep(self) -> None:
+        """After the end of a connection: make attempts at another one until one succeeds, or the bus has ended."""
+        self.channel.close()
+        while self.session.error is not None and self.error is None:
+            await self.sleep(self.pause())
+            await self.drive(self.reconnect(), CONNECT_SECONDS)
+
     @abstractmethod
     async def work(self, service: Service, handler: Handler) -> None:
         """Run the handler for the calls of a service, until cancelled or the session has ended."""
@@ -81,17 +94,25 @@ class Connect(Generic[B]):
 
     _bus_type: type[B]
 
-    def __init__(self, address: str | Address | None = None, *, name: str | None = None) -> None:
-        self._address = address
-        self._name = check_name(name)
+    def __init__(
+        self,
+        address: str | Address | None = None,
+        *,
+        name: str | None = None,
+        reconnect: Reconnect = "wait",
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        check_name(name)
+        check_reconnect(reconnect, buffer_bytes)
+        self._how = (address, name, reconnect, buffer_bytes)
 
     async def __aenter__(self) -> B:
         waits_type = self._bus_type._waits_type
-        connecting = Connecting(self._address, self._name, CONNECT_SECONDS)
+        connecting = Connecting(*self._how)
         deadline = waits_type.clock() + CONNECT_SECONDS
         channel = await waits_type.drive(connecting.dialled(), CONNECT_SECONDS)
-        self._bus = self._bus_type(channel, connecting.road)
-        await self._bus._open(connecting, deadline)
+        self._bus = self._bus_type(channel, connecting)
+        await self._bus._open(deadline)
         return self._bus
 
     async def __aexit__(
@@ -101,23 +122,21 @@ class Connect(Generic[B]):
 
 
 class EventLoopBus(Face):
-    """A connection to a broker, as ``connect`` gives it. Any number of tasks may use it at once.
-
-    When the broker goes, calls and iterations raise ConnectionLost.
-    """
+    """A connection to a broker, as ``connect`` gives it. Any number of tasks may use it at once."""
 
     _waits_type: ClassVar[type[EventLoopClient]]
 
-    def __init__(self, channel: Channel, address: str) -> None:
-        super().__init__(channel, address)
-        self._waits = self._waits_type(channel)
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        self._waits = self._waits_type(channel, connecting)
+        super().__init__(self._waits)
 
-    async def _open(self, connecting: Connecting, deadline: float) -> None:
+    async def _open(self, deadline: float) -> None:
         waits = self._waits
         await waits.open()
         is_open = False
         try:
-            await waits.drive(connecting.welcomed(waits), deadline - waits.clock())
+            await waits.drive(waits.connecting.welcomed(waits.session.welcome), deadline - waits.clock())
+            waits.opened()
             is_open = True
         finally:
             if not is_open:
@@ -172,8 +191,19 @@ class EventLoopBus(Face):
         return None if steps is None else await waits.drive(steps)
 
     async def flush(self) -> None:
-        """Wait until the broker has taken over everything published so far; ConnectionLost."""
+        """Wait until the broker has taken over everything published so far; ConnectionLost when it went meanwhile."""
         await self._waits.drive(self._waits.flushed())
+
+    async def drain(self) -> None:
+        """Wait until the broker has taken over everything published, and end the subscriptions.
+
+        They take nothing new; iterations go on until what had come is taken, and end. Raises what ``flush`` raises.
+        """
+        await self._waits.drive(self._waits.drained())
+
+    async def state_changed(self) -> BusState:
+        """Wait until ``state`` is another one, and return it; CLOSED is the last, and returned at once."""
+        return await self._waits.drive(self._waits.state_changed())
 
     def subscribe(
         self,
@@ -220,21 +250,24 @@ class EventLoopBus(Face):
         ``started()``, as Trio's ``nursery.start`` gives. Raises InvalidTopic, PermissionDenied, LimitExceeded and
         ConnectionLost.
         """
-        service = await self._waits.drive(self._waits.serve(pattern, concurrency))
+        waits = self._waits
+        service = new_service(pattern, concurrency)
+        await waits.drive(waits.put_in_force(service))
         try:
             tell_started(task_status)
-            await self._waits.work(service, handler)
-            self._session.check()
+            await waits.work(service, handler)
+            check_served(service)
+            waits.check()
         finally:
-            self._waits.leave(service)
+            waits.leave(service)
 
 
 @final
 class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several tasks may take, each message goes to one.
 
-    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
-    was taken is never lost to a cancellation.
+    Iterating and ``receive`` go on when the connection was lost and is there again; when there will be no other they
+    raise ConnectionLost, after what had come was taken. A message that was taken is never lost to a cancellation.
     """
 
     _stays = STAYS
@@ -250,6 +283,11 @@ class Subscription(Staying):
     def lost(self) -> int:
         """Messages of this subscription that were lost so far; readable after it was left, too."""
         return self._taking.mailbox.lost
+
+    @property
+    def interrupted(self) -> int:
+        """How often the connection was lost under it so far: what was published meanwhile never came, uncounted."""
+        return self._taking.mailbox.interrupted
 
     async def __aenter__(self) -> Self:
         await self._drive(self._taking.entered())

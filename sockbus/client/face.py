@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, NoReturn
 
 from ..message import Peer
-from ..transport.channel import Channel
+from ..state import BusState
+from .client import Client
 
 __all__ = ["Face", "Staying"]
 
@@ -27,20 +28,35 @@ class Face(Staying):
         "there"
     )
 
-    #: the road taken, e.g. "seqpacket:/run/user/1000/sockbus/seqpacket"
-    address: str
-    #: "seqpacket", "stream" or "tcp"
-    transport: str
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
-    def __init__(self, channel: Channel, address: str) -> None:
-        self.address = address
-        self.transport = channel.transport.name
-        self._session = channel.session
+    @property
+    def address(self) -> str:
+        """The road taken, e.g. "seqpacket:/run/user/1000/sockbus/seqpacket"."""
+        return self._client.connecting.road
+
+    @property
+    def transport(self) -> str:
+        """ "seqpacket", "stream" or "tcp"."""
+        return self._client.channel.transport.name
 
     @property
     def peer(self) -> Peer:
         """Who the broker takes this program for."""
-        return self._session.peer
+        return self._client.session.peer
+
+    @property
+    def state(self) -> BusState:
+        """Whether there is a connection, or one is on its way."""
+        return self._client.state
+
+    @property
+    def in_doubt(self) -> int:
+        """How many messages were published, without a receipt, to connections that were lost before they could be
+        known to have arrived: they may be lost, too, and are never sent again.
+        """
+        return self._client.in_doubt
 
     def __repr__(self) -> str:
         return f"<Bus {self.address}>"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar, final
 
 from ..protocol.pending import Pending
-from ..transport.dial import Pause, Resolve, Writable
+from ..transport.dial import Pause, Readable, Resolve, Writable
 
 __all__ = ["TURN", "Expired", "Gate", "Need", "Steps", "Turn", "overdue", "resume"]
 
@@ -73,7 +73,7 @@ class Gate:
         self.open(len(self._wakes))
 
 
-Need = Gate | Pending | Turn | Writable | Pause | Resolve
+Need = Gate | Pending | Turn | Readable | Writable | Pause | Resolve
 Steps = Generator[Need, Any, T]
 
 

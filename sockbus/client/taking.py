@@ -8,6 +8,7 @@ from typing import final
 from ..errors import ConnectionLost
 from ..message import Message
 from ..protocol.mailbox import Mailbox, check_capacity
+from ..topic import check_pattern
 from .client import Client
 from .need import Gate, Steps
 
@@ -37,8 +38,6 @@ class Taking:
     ) -> None:
         check_capacity(group, fds, capacity, capacity_bytes)
         self._client = client
-        self._session = client.session
-        self._orders = client.session.orders
         self._pattern = pattern
         self._group = group
         self._capacity = (capacity, capacity_bytes)
@@ -67,12 +66,11 @@ class Taking:
         """Subscribe, and wait until that is in force."""
         if self._mailbox is not None:
             raise RuntimeError(f"the subscription to {self._pattern!r} was entered before; make another one")
-        mailbox, pending = self._session.subscribe(self._pattern, self._group, *self._capacity, strip=self._strip)
-        self._mailbox = mailbox
+        check_pattern(self._pattern)
+        mailbox = self._mailbox = Mailbox(self._pattern, self._group, *self._capacity, strip=self._strip)
         mailbox.wake = self._wake
-        self._client.flush()
         try:
-            yield from self._client.result(pending)
+            yield from self._client.put_in_force(mailbox)
         except BaseException:
             self.leave()
             raise
@@ -84,10 +82,18 @@ class Taking:
         self._takers.open_all()
 
     def _wake(self) -> None:
-        if self._session.error is not None:
+        mailbox = self.mailbox
+        if self._client.error is not None or mailbox.error is not None or mailbox.drained:
             self._takers.open_all()
         elif self._takers:
-            self._takers.open(len(self.mailbox.queue))
+            self._takers.open(len(mailbox.queue))
+
+    def _check(self) -> None:
+        """Raise why nothing will come any more, if so."""
+        error = self.mailbox.error
+        if error is not None:
+            raise type(error)(*error.args) from error
+        self._client.check()
 
     # Taking
 
@@ -95,7 +101,7 @@ class Taking:
         """A message that is there, unless it is time to let others run: costs no more than this."""
         if perf_counter() - self._client.yielded < self._client.yield_seconds:
             message = self._mailbox.take()  # type: ignore[union-attr]  # who iterates has asked for ``mailbox`` before
-            if message is not None and self._orders.urgent:
+            if message is not None and self._client.session.orders.urgent:
                 self._client.flush()
             return message
         return None
@@ -108,9 +114,9 @@ class Taking:
         while True:
             message = mailbox.take()
             client.flush_urgent()
-            if message is not None or self._left:
+            if message is not None or self._left or mailbox.drained:
                 return message
-            self._session.check()
+            self._check()
             yield self._takers
             client.yielded = perf_counter()
 
@@ -133,8 +139,8 @@ class Taking:
         while True:
             taken = mailbox.take_all()
             client.flush_urgent()
-            if taken or self._left:
+            if taken or self._left or mailbox.drained:
                 return taken
-            self._session.check()
+            self._check()
             yield self._takers
             client.yielded = perf_counter()

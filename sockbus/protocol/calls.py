@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..errors import PayloadError, ProtocolError, RemoteError, SockbusError
 from ..fd import close_fds
@@ -16,9 +16,12 @@ from . import body
 from .deliveries import message_of
 from .frame import Flag
 from .inbox import Run
-from .mailbox import Service
+from .mailbox import Called, Service
 from .pending import Pending
 from .pieces import Assembly
+
+if TYPE_CHECKING:
+    from .sender import Sender
 
 __all__ = ["Calls"]
 
@@ -30,6 +33,8 @@ class Calls:
     """The services and the unanswered requests of one session."""
 
     def __init__(self, closing: Container[int]) -> None:
+        #: composes this session's replies; there once the broker has said WELCOME
+        self.sender: Sender
         self.services: dict[int, Service] = {}
         self.requests: dict[int, Pending] = {}
         # Those that were left, and of which something may still be on its way.
@@ -68,7 +73,7 @@ class Calls:
         if service is None:
             request.close()
             return
-        service.queue.append((call, request))
+        service.queue.append((Called(self.sender, call), request))
         self.touched[service] = None
 
     def on_answer(self, run: Run) -> None:
@@ -114,11 +119,14 @@ class Calls:
         for service in touched:
             service.wake()
 
-    def remove(self, service: Service) -> None:
-        """The service was left; what still comes for it is thrown away."""
-        del self.services[service.number]
+    def remove(self, service: Service) -> bool:
+        """The service was left, what still comes for it is thrown away; whether it was in force here."""
         self.touched.pop(service, None)
         service.close()
+        was_here = self.services.get(service.number) is service
+        if was_here:
+            del self.services[service.number]
+        return was_here
 
 
 def _failure(data: bytes) -> tuple[str, str]:

@@ -24,11 +24,11 @@ __all__ = ["Deliveries", "message_of"]
 _TOPICS_KEPT = 4096
 
 
-def message_of(run: Run, topic: str, sender: Peer, *, headers: bytes, data: bytes, lost: int = 0) -> Message:
+def message_of(run: Run, topic: str, sender: Peer, *, headers: bytes, data: bytes) -> Message:
     """A message with the fds of ``run``, which it then owns; those that the link could not carry are missing."""
     fds = tuple(map(Fd, run.fds))
     run.fds = ()
-    return Message(topic, data, sender, fds, run.declared_fds - len(fds), headers, lost)
+    return Message(topic, data, sender, fds, run.declared_fds - len(fds), headers)
 
 
 def _counts(run: Run) -> tuple[int, ...]:
@@ -98,18 +98,18 @@ class Deliveries:
             after = at + LENGTH_OFFSET + length_of(buffer, at)[1]
             put((Message(topic, buffer[at + skip : after], sender), after - at))
             at = after
-        if mailbox.lost_before:
-            mailbox.queue[first][0].lost, mailbox.lost_before = mailbox.lost_before, 0
+        if mailbox.lost_before or mailbox.is_cut:
+            mailbox.mark(mailbox.queue[first][0])
         self.touched[mailbox] = None
 
     def _put(self, mailbox: Mailbox | None, whole: Assembly, sender: Peer) -> None:
         if mailbox is None or mailbox.number not in self.mailboxes:
             close_fds(whole.first.fds)
             return
-        lost, mailbox.lost_before = mailbox.lost_before, 0
         message = message_of(
-            whole.first, self._topic(whole.first.topic), sender, headers=whole.headers, data=whole.payload(), lost=lost
+            whole.first, self._topic(whole.first.topic), sender, headers=whole.headers, data=whole.payload()
         )
+        mailbox.mark(message)
         mailbox.queue.append((message, whole.cost))
         self.touched[mailbox] = None
 
@@ -130,10 +130,18 @@ class Deliveries:
         for mailbox in touched:
             mailbox.wake()
 
-    def remove(self, mailbox: Mailbox) -> None:
-        """The mailbox was left; what still comes for it is thrown away."""
-        del self.mailboxes[mailbox.number]
-        self.touched.pop(mailbox, None)
+    def remove(self, mailbox: Mailbox) -> bool:
+        """The mailbox was left, what still comes for it is thrown away; whether it was in force here."""
+        was_here = self.forget(mailbox)
+        mailbox.close()
+        return was_here
+
+    def forget(self, mailbox: Mailbox) -> bool:
+        """Nothing comes for the mailbox any more; whether something could have."""
         if self._front is mailbox:
             self._front = None
-        mailbox.close()
+        self.touched.pop(mailbox, None)
+        was_here = self.mailboxes.get(mailbox.number) is mailbox
+        if was_here:
+            del self.mailboxes[mailbox.number]
+        return was_here

@@ -26,6 +26,8 @@ __all__ = [
     "control",
     "encode",
     "head",
+    "stamp",
+    "stamped",
 ]
 
 #: 0xC9, length, ext type, kind, fds, flags, topic length, sender, correlation
@@ -44,6 +46,9 @@ MAX_FRAME = 1 << 16
 # The length field counts from behind the ext type byte.
 LENGTH_OFFSET = 6
 FDS_OFFSET = 7
+SENDER_OFFSET = 10
+SENDER = struct.Struct(">Q")
+LENGTH = struct.Struct(">I")
 
 
 class Kind(enum.IntEnum):
@@ -115,6 +120,19 @@ def encode(
     """One frame. ``payload`` is everything behind the topic: total and headers first, where the flags say so."""
     length = PREFIX_BYTES - LENGTH_OFFSET + len(topic) + len(payload)
     return PREFIX.pack(EXT32, length, EXT_TYPE, kind, fds, flags, len(topic), sender, correlation) + topic + payload
+
+
+def stamp(frames: bytearray, sender: int) -> None:
+    """Let whole frames name another sender."""
+    at, end = 0, len(frames)
+    while at < end:
+        SENDER.pack_into(frames, at + SENDER_OFFSET, sender)
+        at += LENGTH_OFFSET + LENGTH.unpack_from(frames, at + 1)[0]
+
+
+def stamped(frame: bytes, sender: int) -> bytes:
+    """A frame that names another sender."""
+    return frame[:SENDER_OFFSET] + SENDER.pack(sender) + frame[SENDER_OFFSET + SENDER.size :]
 
 
 def control(kind: int, body: object = None, *, correlation: int = 0, sender: int = 0, topic: bytes = b"") -> bytes:

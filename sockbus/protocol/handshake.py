@@ -161,7 +161,7 @@ class Welcome(NamedTuple):
             you=peer_from(body.number(values, "peer"), body.submap(values, "you")),
             broker_pid=body.number(broker, "pid"),
             broker_uid=body.number(broker, "uid"),
-            window=body.numbers(values, "window", 6),
+            window=body.numbers(values, "window", 7),
             limits={name: body.number(limits, name) for name in LIMIT_NAMES},
         )
 

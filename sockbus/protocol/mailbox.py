@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, NamedTuple, final
 
+from ..errors import SockbusError
 from ..message import Message
 
-__all__ = ["FD_CAPACITY", "Mailbox", "Service", "check_capacity", "no_wake"]
+if TYPE_CHECKING:
+    from .sender import Sender
+
+__all__ = ["FD_CAPACITY", "Called", "Mailbox", "Service", "check_capacity", "no_wake"]
 
 #: fds that a subscription may have outstanding (docs/wire.md, "Credit")
 FD_CAPACITY = 64
@@ -48,19 +52,19 @@ def _is_group(name: object) -> bool:
 class Mailbox:
     """Messages of one subscription, in order, and the credit that taking them gives back.
 
-    ``wake`` is called when something came or the session ended; ``lost`` counts all losses so far; ``credit`` is set
-    by the session: it sends what is given back.
+    It outlives its session: the next one goes on with it. ``wake`` is called when something came or the session ended;
+    ``lost`` counts all losses so far, ``interrupted`` how often the connection was lost; ``credit`` is set by the
+    session: it sends what is given back. ``over``: nothing new is taken any more, and ``drained``: nothing new comes.
     """
 
     __slots__ = (
         "_bytes", "_fds", "_half_bytes", "_half_fds", "_half_messages", "_handed", "_messages", "capacity",
-        "capacity_bytes", "credit", "group", "lost", "lost_before", "number", "pattern", "queue", "strip", "wake",
+        "capacity_bytes", "credit", "drained", "error", "group", "interrupted", "is_cut", "lost", "lost_before",
+        "number", "over", "pattern", "queue", "strip", "wake",
     )  # fmt: skip
 
-    def __init__(
-        self, number: int, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool
-    ) -> None:
-        self.number = number
+    def __init__(self, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool) -> None:
+        self.number = 0
         self.pattern = pattern
         self.group = group
         self.strip = strip
@@ -72,6 +76,12 @@ class Mailbox:
         self.lost = 0
         #: lost since the last message that came
         self.lost_before = 0
+        self.interrupted = 0
+        #: the connection was lost since the last message that came
+        self.is_cut = False
+        self.over = self.drained = False
+        #: why the broker has ended it
+        self.error: SockbusError | None = None
         self._half_messages = (capacity + 1) // 2
         self._half_bytes = (capacity_bytes + 1) // 2
         self._half_fds = FD_CAPACITY // 2
@@ -83,6 +93,21 @@ class Mailbox:
         """Messages were lost before the next one."""
         self.lost += count
         self.lost_before += count
+
+    def mark(self, message: Message) -> None:
+        """The first message that comes after something that it tells of."""
+        message.lost, self.lost_before = self.lost_before, 0
+        if self.is_cut:
+            self.is_cut = False
+            message.note_interrupted()
+
+    def cut(self) -> None:
+        """The session has ended: what was taken of it needs no credit, and what was not will need none."""
+        self.is_cut = True
+        self._handed.clear()
+        self._messages = -len(self.queue)
+        self._bytes = -sum(cost for _, cost in self.queue)
+        self._fds = -sum(len(message.fds) for message, _ in self.queue)
 
     def take(self) -> Message | None:
         """The next message, or None when none is there."""
@@ -164,18 +189,32 @@ class Mailbox:
             self.queue.popleft()[0].close()
 
 
+class Called(NamedTuple):
+    """Which call of which session a request is: the reply is composed by that ``sender``, and by no other."""
+
+    sender: Sender
+    number: int
+
+
 @final
 class Service:
-    """Calls of one server registration that no handler has taken: (call number, request)."""
+    """Calls of one server registration that no handler has taken. It outlives its session, which its calls do not."""
 
-    __slots__ = ("concurrency", "number", "pattern", "queue", "wake")
+    __slots__ = ("concurrency", "error", "number", "over", "pattern", "queue", "wake")
 
-    def __init__(self, number: int, pattern: str, concurrency: int) -> None:
-        self.number = number
+    def __init__(self, pattern: str, concurrency: int) -> None:
+        self.number = 0
         self.pattern = pattern
         self.concurrency = concurrency
-        self.queue: collections.deque[tuple[int, Message]] = collections.deque()
+        self.queue: collections.deque[tuple[Called, Message]] = collections.deque()
         self.wake: Callable[[], None] = no_wake
+        self.over = False
+        #: why it could not be put in force again
+        self.error: SockbusError | None = None
+
+    def cut(self) -> None:
+        """The session has ended, and its calls with it."""
+        self.close()
 
     def close(self) -> None:
         """Throw away what was not taken, and close its fds."""

@@ -6,8 +6,7 @@ waits for it. It remembers what was left behind, so that what was on its way is 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import final
 
 from ..errors import ProtocolError, SockbusError, from_code
@@ -24,9 +23,13 @@ __all__ = ["Orders"]
 
 @final
 class Orders:
-    """The numbered questions of one session. ``sender`` is this client's number, once it has one."""
+    """The numbered questions of one session. ``sender`` is this client's number, once it has one.
 
-    def __init__(self, outbox: Outbox) -> None:
+    ``numbers``: the odd ones that were not used; a bus goes on with them in its next session, where what it still has
+    to send keeps its number.
+    """
+
+    def __init__(self, outbox: Outbox, numbers: Iterator[int]) -> None:
         self.sender = 0
         #: something small was queued that should leave soon, even while the program computes
         self.urgent = False
@@ -34,8 +37,8 @@ class Orders:
         self.closing: dict[int, int] = {}
         self._outbox = outbox
         self._pendings: dict[int, Pending] = {}
-        # In one step, for a blocking program composes a message before it asks for the lock.
-        self._numbers = itertools.count(1, 2)
+        # Drawn in one step, for a blocking program composes a message before it asks for the lock.
+        self._numbers = numbers
 
     def number(self) -> int:
         """A number that was not used before."""
@@ -56,9 +59,9 @@ class Orders:
         self.put_last(kind, value, correlation=number, topic=topic)
         return self.expect(number)
 
-    def expect(self, number: int) -> Pending:
+    def expect(self, number: int, pending: Pending | None = None) -> Pending:
         """Somebody waits for the answer to ``number``."""
-        pending = self._pendings[number] = Pending()
+        pending = self._pendings[number] = pending or Pending()
         return pending
 
     def leave(self, kind: Kind, number: int) -> None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import collections
 import enum
+from collections.abc import Iterator
 from typing import final
 
 from ..fd import SharedFds
-from .frame import MAX_FRAME
+from .frame import LENGTH, LENGTH_OFFSET, MAX_FRAME
 
 __all__ = ["Batch", "Lane", "Outbox"]
 
@@ -175,6 +176,26 @@ class Outbox:
                 if fds is not None:
                     fds.release()
         self.queued_bytes = self._batch.size if self._batch is not None else 0
+
+    def unwritten(self) -> Iterator[tuple[Buffer, SharedFds | None]]:
+        """Take out the messages that no write has begun with, as whole frames; holds on descriptors pass to the caller.
+
+        What else was in the unfinished batch comes with them.
+        """
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            data, at = b"".join(batch.buffers), 0
+            if isinstance(batch.buffers[0], memoryview):
+                # The rest of one that was begun: from its first frame on that was not.
+                data = bytes(batch.buffers[0].obj)
+                while at < len(data) - batch.size:
+                    at += LENGTH_OFFSET + LENGTH.unpack_from(data, at + 1)[0]
+            fds, batch.fds = batch.fds, None
+            yield data[at:], fds
+        lane = self._lanes[Lane.MESSAGES]
+        while lane.chunks:
+            chunk = lane.pop()
+            yield chunk.data, chunk.fds
 
     def close(self) -> None:
         """Forget everything and let go of all descriptors, also of those that are still to be put."""

@@ -15,9 +15,10 @@ from ..errors import LimitExceeded, MessageTooLarge, PayloadError, PermissionDen
 from ..fd import HasFileno, SharedFds, descriptor, duplicate
 from ..payload import Headers, encode_headers, encode_payload
 from ..topic import check_topic, is_reserved
-from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head
+from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head, stamped
 from .orders import Orders
 from .outbox import Lane, Outbox
+from .pending import Pending
 from .pieces import cut
 from .window import Window
 
@@ -33,32 +34,53 @@ _TAG_BYTES = 5
 
 @final
 class Outgoing:
-    """One composed message: its frames, its cost, the fds that it borrows, and the window that it will spend."""
+    """One composed message: its frames, its cost, the fds that it borrows, and whose it is.
 
-    __slots__ = ("_lenders", "correlation", "cost", "fds", "frames", "lane", "window")
+    ``sender``: of the session that it is to leave by, ``Sender.adopt`` hands it to another's; ``pending``: who waits
+    for what the broker answers to a publish.
+    """
+
+    __slots__ = ("_lenders", "_owned", "correlation", "cost", "fds", "frames", "kind", "pending", "sender")
 
     def __init__(
         self,
+        kind: Kind,
         frames: list[bytes],
         fds: tuple[int, ...],
-        window: Window,
-        lane: Lane,
+        sender: Sender,
         correlation: int,
         lenders: Sequence[int | HasFileno] = (),
+        owned: SharedFds | None = None,
     ) -> None:
+        self.kind = kind
         self.frames = frames
         self.fds = fds
         # Whose fds they are: a reply's owners are often held by nothing else, and would close them while it waits.
         self._lenders = lenders
-        self.window = window
-        self.lane = lane
+        self._owned = owned
+        self.sender = sender
         self.correlation = correlation
+        self.pending: Pending | None = None
         self.cost = len(frames[0]) + sum(map(len, frames[1:])) - PREFIX_BYTES * (len(frames) - 1)
+
+    def keep_fds(self) -> None:
+        """Own the fds from here on, so that the caller may close its own; LimitExceeded."""
+        if self.fds and self._owned is None:
+            self._owned = self.own_fds()
+
+    def drop(self) -> None:
+        """It will not be sent: let go of fds that it owns."""
+        if self._owned is not None:
+            self._owned.release()
+            self._owned = None
 
     def own_fds(self) -> SharedFds | None:
         """Duplicates of the fds, so that the caller may close its own; LimitExceeded when this process has no room."""
         if not self.fds:
             return None
+        if self._owned is not None:
+            owned, self._owned = self._owned, None
+            return owned
         try:
             return SharedFds(duplicate(self.fds), own=True)
         except OSError as error:
@@ -88,7 +110,12 @@ class Sender:
         self.publishes = Window(0, 0)
         self.requests = Window(0, 0)
         self.replies = Window(0, 0)
-        self._sender = sender
+        self._roads = {
+            Kind.PUBLISH: (self.publishes, Lane.MESSAGES),
+            Kind.REQUEST: (self.requests, Lane.CALLS),
+            Kind.REPLY: (self.replies, Lane.CALLS),
+        }
+        self.number = sender
         self._orders = orders
         self._outbox = outbox
         self._limits = limits
@@ -102,6 +129,7 @@ class Sender:
         self.publishes.grant(window[0], window[1])
         self.requests.grant(window[2], window[3])
         self.replies.grant(window[4], window[5])
+        self.publishes.taken_messages = max(self.publishes.taken_messages, window[6])
 
     def plain(self, topic: str, payload: object) -> bytes | Outgoing:
         """A publish without headers, fds or receipt: its frame where one is enough. Raises as ``publish``."""
@@ -118,7 +146,7 @@ class Sender:
         raw = self._publishable(topic)
         if len(self._heads) >= _HEADS_KEPT:
             self._heads.clear()
-        after_tag = self._heads[topic] = head(Kind.PUBLISH, raw, self._sender)[_TAG_BYTES:]
+        after_tag = self._heads[topic] = head(Kind.PUBLISH, raw, self.number)[_TAG_BYTES:]
         return after_tag
 
     def publish(
@@ -137,8 +165,6 @@ class Sender:
             correlation=self._orders.number(),
             headers=headers,
             fds=fds,
-            window=self.publishes,
-            lane=Lane.MESSAGES,
             flags=flags,
         )
 
@@ -151,8 +177,6 @@ class Sender:
             correlation=self._orders.number(),
             headers=headers,
             fds=fds,
-            window=self.requests,
-            lane=Lane.CALLS,
         )
 
     def reply(
@@ -172,8 +196,6 @@ class Sender:
             correlation=call,
             headers=headers,
             fds=fds,
-            window=self.replies,
-            lane=Lane.CALLS,
             flags=Flag.FAILED if failed else 0,
         )
 
@@ -184,15 +206,28 @@ class Sender:
 
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message, unless its window is spent; LimitExceeded when its fds cannot be duplicated."""
-        window = outgoing.window
+        window, lane = self._roads[outgoing.kind]
         if not window.open_for(len(outgoing.fds)):
             return False
         fds = outgoing.own_fds()
         window.spend(outgoing.cost, len(outgoing.fds))
+        if outgoing.pending is not None:
+            self._orders.expect(outgoing.correlation, outgoing.pending)
+        else:
+            window.sent_messages += 1
         for frame in outgoing.frames:
-            self._outbox.put(outgoing.lane, frame, fds)
+            self._outbox.put(lane, frame, fds)
             fds = None
         return True
+
+    def adopt(self, outgoing: Outgoing) -> None:
+        """What was composed for a session that has ended leaves by this one."""
+        outgoing.sender = self
+        outgoing.frames = [stamped(frame, self.number) for frame in outgoing.frames]
+
+    def wrap(self, frame: bytes) -> Outgoing:
+        """A frame of ``plain``, to be sent later."""
+        return Outgoing(Kind.PUBLISH, [frame], (), self, 0)
 
     def _publishable(self, topic: str) -> bytes:
         raw = check_topic(topic)
@@ -209,8 +244,6 @@ class Sender:
         correlation: int,
         headers: Headers | None,
         fds: Sequence[int | HasFileno],
-        window: Window,
-        lane: Lane,
         flags: int = 0,
     ) -> Outgoing:
         limit = self._limits["message_bytes"]
@@ -227,13 +260,13 @@ class Sender:
             kind,
             topic,
             data,
-            sender=self._sender,
+            sender=self.number,
             correlation=correlation,
             headers=front,
             fds=len(numbers),
             flags=flags,
         )
-        return Outgoing(frames, numbers, window, lane, correlation, lenders=fds)
+        return Outgoing(kind, frames, numbers, self, correlation, lenders=fds)
 
     def _descriptors(self, fds: Sequence[int | HasFileno]) -> tuple[int, ...]:
         if not isinstance(fds, Collection):

@@ -9,13 +9,12 @@ Its invariant: a message is in exactly one place, and so are its fds: an inbox, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
-from ..errors import ConnectionLost, LimitExceeded, PermissionDenied, ProtocolError, SockbusError
+from ..errors import BrokerClosing, ConnectionLost, LimitExceeded, ProtocolError, SockbusError
 from ..fd import close_fds
 from ..message import Peer
-from ..topic import check_pattern, is_reserved
 from . import body
 from .calls import Calls
 from .deliveries import Deliveries
@@ -37,16 +36,24 @@ class Session:
     """One connection to a broker, from HELLO to its end.
 
     ``carries_fds`` and ``records`` are the transport's; ``own_socket`` is the device and inode of its socket.
-    ``room`` is called when something may have become possible that was not, and when the session ended.
+    ``room`` is called when something may have become possible that was not, and when the session ended; ``ending``
+    before that, while what it had queued and who waits are still there for who goes on with another session.
+    ``numbers`` are ``Orders``'.
     """
 
     def __init__(
-        self, *, carries_fds: bool, records: bool, own_socket: tuple[int, int], name: str | None = None
+        self,
+        *,
+        carries_fds: bool,
+        records: bool,
+        own_socket: tuple[int, int],
+        numbers: Iterator[int],
+        name: str | None = None,
     ) -> None:
         self.handshake = Handshake(Role.CLIENT)
         self.inbox = Inbox(carries_fds=carries_fds, fds_may_miss=not carries_fds, record=records)
         self.outbox = Outbox(records=records)
-        self.orders = Orders(self.outbox)
+        self.orders = Orders(self.outbox, numbers)
         self.deliveries = Deliveries(self.orders.closing)
         self.calls = Calls(self.orders.closing)
         self.peer: Peer
@@ -56,6 +63,7 @@ class Session:
         #: why the session ended; None while it lives
         self.error: SockbusError | None = None
         self.room: Callable[[], None] = no_wake
+        self.ending: Callable[[], None] = no_wake
         self.request_ended: Callable[[], None] = no_wake
         #: answered when the broker has said WELCOME
         self.welcome = Pending()
@@ -135,8 +143,9 @@ class Session:
         self.error = error
         self.handshake.state = State.CLOSED
         self.inbox.close()
-        self.outbox.close()
         self._assemblies.close()
+        self.ending()
+        self.outbox.close()
         heard = self.orders.fail(error)
         heard = self.calls.fail(error) or heard
         self.unheard = may_lose and not heard
@@ -190,11 +199,7 @@ class Session:
 
     def must_wait_for_reply(self, outgoing: Outgoing) -> bool:
         """Whether a request has to wait until another has ended; ``request_ended`` is called then."""
-        return outgoing.window is self.sender.requests and len(self.calls.requests) >= self.limits["pending_requests"]
-
-    def await_receipt(self, sent: Outgoing) -> Pending:
-        """Who waits for the receipt of a publish."""
-        return self.orders.expect(sent.correlation)
+        return outgoing.kind is Kind.REQUEST and len(self.calls.requests) >= self.limits["pending_requests"]
 
     def await_reply(self, sent: Outgoing, topic: str) -> Pending:
         """Who waits for the reply to a request; ``end_request`` must follow, however the wait ends."""
@@ -215,45 +220,39 @@ class Session:
         self._flushed_bytes = self.sender.publishes.sent_bytes
         return self.flushing
 
-    def subscribe(
-        self, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool
-    ) -> tuple[Mailbox, Pending]:
-        """A mailbox, and who waits until it is in force. InvalidTopic, LimitExceeded."""
-        raw = check_pattern(pattern)
+    def subscribe(self, mailbox: Mailbox) -> Pending:
+        """Put a mailbox in force; who waits until it is. LimitExceeded."""
         self.check()
         self._below("subscriptions", len(self.deliveries.mailboxes))
-        mailbox = Mailbox(self.orders.number(), pattern, group, capacity, capacity_bytes, strip=strip)
+        mailbox.number = self.orders.number()
         mailbox.credit = self._give_back
         self.deliveries.mailboxes[mailbox.number] = mailbox
         options = {
-            "group": group,
-            "credit": [capacity, capacity_bytes, FD_CAPACITY],
-            "fds": "strip" if strip else "reject",
+            "group": mailbox.group,
+            "credit": [mailbox.capacity, mailbox.capacity_bytes, FD_CAPACITY],
+            "fds": "strip" if mailbox.strip else "reject",
         }
-        return mailbox, self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=raw)
+        return self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=mailbox.pattern.encode())
 
-    def serve(self, pattern: str, concurrency: int) -> tuple[Service, Pending]:
-        """A service, and who waits until it is in force. InvalidTopic, PermissionDenied, LimitExceeded, ValueError."""
-        raw = check_pattern(pattern)
-        if type(concurrency) is not int or concurrency < 1:
-            raise ValueError(f"concurrency={concurrency!r:.80} is not a whole number from 1 up")
-        if is_reserved(pattern):
-            raise PermissionDenied(f"pattern {pattern!r} begins with $ and belongs to the broker; serve another name")
+    def drain(self, mailbox: Mailbox) -> Pending:
+        """Take nothing new for a mailbox; who waits until all that was on its way is in it."""
+        self.check()
+        return self.orders.ask(Kind.UNSUBSCRIBE, mailbox.number)
+
+    def serve(self, service: Service) -> Pending:
+        """Put a service in force; who waits until it is. LimitExceeded."""
         self.check()
         self._below("servers", len(self.calls.services))
-        # A broker hands over at most pending_requests in any case.
-        service = Service(self.orders.number(), pattern, min(concurrency, self.limits["pending_requests"]))
+        service.number = self.orders.number()
         self.calls.services[service.number] = service
-        options = {"concurrency": service.concurrency}
-        return service, self.orders.ask(Kind.SERVE, service.number, options, topic=raw)
+        # A broker hands over at most pending_requests in any case.
+        options = {"concurrency": min(service.concurrency, self.limits["pending_requests"])}
+        return self.orders.ask(Kind.SERVE, service.number, options, topic=service.pattern.encode())
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service; what is on its way is thrown away, its fds closed."""
-        if isinstance(box, Mailbox):
-            self.deliveries.remove(box)
-        else:
-            self.calls.remove(box)
-        if self.error is None:
+        was_here = self.deliveries.remove(box) if isinstance(box, Mailbox) else self.calls.remove(box)
+        if was_here and self.error is None:
             self.orders.leave(Kind.UNSUBSCRIBE if isinstance(box, Mailbox) else Kind.UNSERVE, box.number)
 
     def goodbye(self) -> None:
@@ -271,7 +270,7 @@ class Session:
             )
 
     def _give_back(self, mailbox: Mailbox, messages: int, size: int, fds: int) -> None:
-        if mailbox.number in self.deliveries.mailboxes and self.error is None:
+        if mailbox.number in self.deliveries.mailboxes and self.error is None and not mailbox.over:
             self.orders.put(Kind.CREDIT, [messages, size, fds], correlation=mailbox.number)
 
     def _on_welcome(self, run: Run) -> None:
@@ -283,6 +282,7 @@ class Session:
         self.sender = Sender(
             self.peer.id, self.orders, self.outbox, self.limits, self._own_socket, carries_fds=carries_fds
         )
+        self.calls.sender = self.sender
         self.sender.grant(welcome.window)
         self.welcome.resolve(welcome)
 
@@ -296,10 +296,10 @@ class Session:
             pending.fail(error)
 
     def _on_goodbye(self, run: Run) -> None:
-        self.fail(ConnectionLost(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))
+        self.fail(BrokerClosing(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))
 
     def _on_window(self, run: Run) -> None:
-        self.sender.grant(body.integers(run, 6))
+        self.sender.grant(body.integers(run, 7))
         self.room()
 
     def _on_peer(self, run: Run) -> None:

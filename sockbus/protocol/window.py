@@ -13,13 +13,15 @@ __all__ = ["Window"]
 class Window:
     """Bytes and fds that were sent, and that may be; ``open_for`` says whether a message may start."""
 
-    __slots__ = ("granted_bytes", "granted_fds", "sent_bytes", "sent_fds")
+    __slots__ = ("granted_bytes", "granted_fds", "sent_bytes", "sent_fds", "sent_messages", "taken_messages")
 
     def __init__(self, granted_bytes: int, granted_fds: int) -> None:
         self.granted_bytes = granted_bytes
         self.granted_fds = granted_fds
         self.sent_bytes = 0
         self.sent_fds = 0
+        #: of messages that nothing answers: queued, and known to be taken over
+        self.sent_messages = self.taken_messages = 0
 
     def open_for(self, fds: int) -> bool:
         """Whether a message with so many fds may start now."""

@@ -7,6 +7,7 @@ It waits for nothing: ``blocked`` says what to wait for before ``flush`` can go 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import final
 
 from ..errors import ConnectionLost, SockbusError
@@ -25,7 +26,7 @@ class Channel:
 
     __slots__ = ("_broken", "blocked", "session", "sock", "transport")
 
-    def __init__(self, transport: Transport, name: str | None) -> None:
+    def __init__(self, transport: Transport, name: str | None, numbers: Iterator[int]) -> None:
         self.transport = transport
         self.sock = transport.sock
         found = os.fstat(transport.sock.fileno())
@@ -33,6 +34,7 @@ class Channel:
             carries_fds=transport.carries_fds,
             records=transport.records,
             own_socket=(found.st_dev, found.st_ino),
+            numbers=numbers,
             name=name,
         )
         #: why the last flush could not send everything; None when it did
@@ -95,19 +97,8 @@ class Channel:
         self.blocked = None
         self.flush()
 
-    def abandon(self, error: ConnectionLost) -> None:
-        """In a forked child, which has let go of the socket: end the session for this process.
-
-        Nothing is sent, received or shut down. What had come is the parent's to take.
-        """
-        self.sock.close()
-        for mailbox in self.session.deliveries.mailboxes.values():
-            mailbox.close()
-        for service in self.session.calls.services.values():
-            service.close()
-        self.session.fail(error)
-
     def close(self) -> None:
         """End the session, if it has not ended, and close the socket. Nothing may wait for the socket any more."""
-        self.session.fail(ConnectionLost("this bus was left; connect again to use it"))
+        self.session.fail(ConnectionLost("this connection was given up"))
+        self.blocked = None
         self.transport.close()

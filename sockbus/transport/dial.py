@@ -23,7 +23,7 @@ from .seqpacket import SeqpacketTransport
 from .stream import StreamTransport
 from .tcp import TcpTransport
 
-__all__ = ["Dialing", "Pause", "Resolve", "Writable", "dial"]
+__all__ = ["Dialing", "Pause", "Readable", "Resolve", "Writable", "dial"]
 
 # A full backlog empties as fast as the broker accepts: 1 ms at first, doubled up to this.
 MAX_PAUSE = 0.1
@@ -31,6 +31,12 @@ MAX_PAUSE = 0.1
 
 class Writable(NamedTuple):
     """Wait until the socket is writable."""
+
+    sock: socket.socket
+
+
+class Readable(NamedTuple):
+    """Wait until the socket is readable, or has ended."""
 
     sock: socket.socket
 

@@ -15,13 +15,14 @@ import trio
 
 from ..client.answering import Handler
 from ..client.client import LATER_SECONDS, TICK_SECONDS
+from ..client.connecting import Connecting
 from ..client.event_loop import EventLoopClient
 from ..client.need import Expired, Gate, Need, Steps, Turn, resume
 from ..protocol.mailbox import Service
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
-from ..transport.dial import Pause, Writable
+from ..transport.dial import Pause, Readable, Writable
 from .workers import Workers
 
 __all__ = ["Waits"]
@@ -33,8 +34,8 @@ T = TypeVar("T")
 class Waits(EventLoopClient):
     """The tasks of one connection, besides what every client has."""
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, connecting: Connecting) -> None:
+        super().__init__(channel, connecting)
         self._writer = trio.lowlevel.ParkingLot()
         self._ticker = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()
@@ -61,6 +62,7 @@ class Waits(EventLoopClient):
                 await self._ended.park()
         # With no task left this neither waits nor raises.
         await self._nursery_manager.__aexit__(None, None, None)
+        self.left()
         self.channel.close()
 
     def forked(self) -> None:
@@ -80,22 +82,38 @@ class Waits(EventLoopClient):
             self._ended.unpark_all()
 
     async def _read(self) -> None:
-        channel, session = self.channel, self.session
+        while self.error is None:
+            await self._read_to_the_end(self.channel)
+            # Who waits to write must not when the socket is closed.
+            trio.lowlevel.notify_closing(self.channel.sock)
+            await self.keep()
+
+    async def _read_to_the_end(self, channel: Channel) -> None:
+        session = channel.session
         while True:
             await trio.lowlevel.wait_readable(channel.sock)
             if not channel.read():
-                self._writer.unpark_all()
                 return
             if channel.blocked is not None:
                 self._writer.unpark_all()
             if self._ticker and session.deliveries.mailboxes:
                 self._ticker.unpark_all()
 
+    def take_up(self) -> None:
+        # The reader is where this comes from, and the writer asks for the channel each time.
+        if self._ticker and self.session.deliveries.mailboxes:
+            self._ticker.unpark_all()
+
     async def _write(self) -> None:
-        channel = self.channel
-        while self.session.error is None:
+        while self.error is None:
+            channel = self.channel
             if channel.blocked is Blocked.WRITABLE:
-                await trio.lowlevel.wait_writable(channel.sock)
+                try:
+                    await trio.lowlevel.wait_writable(channel.sock)
+                except trio.ClosedResourceError:
+                    # Lost; the next one says for itself what it is blocked by.
+                    channel.blocked = None
+                    continue
                 channel.unblock()
             elif channel.blocked is Blocked.LATER:
                 await trio.sleep(LATER_SECONDS)
@@ -104,7 +122,7 @@ class Waits(EventLoopClient):
                 self.writer_sleeps = True
                 await self._writer.park()
                 self.writer_sleeps = False
-                channel.flush()
+                self.channel.flush()
 
     async def _tick(self) -> None:
         while True:
@@ -145,9 +163,8 @@ class Waits(EventLoopClient):
         finally:
             steps.close()
 
-    @staticmethod
-    def clock() -> float:
-        return trio.current_time()
+    sleep = staticmethod(trio.sleep)
+    clock = staticmethod(trio.current_time)
 
     @staticmethod
     def is_cancelled(error: BaseException | None) -> bool:
@@ -173,6 +190,8 @@ async def _wait(need: Need) -> Any:
             await trio.lowlevel.wait_task_rescheduled(abort)
         case Turn():
             await trio.lowlevel.checkpoint()
+        case Readable():
+            await trio.lowlevel.wait_readable(need.sock)
         case Writable():
             # Of a socket that connects, the error is read from the socket.
             await trio.lowlevel.wait_writable(need.sock)

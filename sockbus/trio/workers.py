@@ -12,7 +12,7 @@ import trio
 from ..client.answering import Answering, Handler
 from ..client.event_loop import EventLoopClient
 from ..message import Message
-from ..protocol.mailbox import Service, no_wake
+from ..protocol.mailbox import Called, Service, no_wake
 
 __all__ = ["Workers"]
 
@@ -23,7 +23,6 @@ class Workers:
 
     def __init__(self, waits: EventLoopClient, service: Service, handler: Handler) -> None:
         self._waits = waits
-        self._session = waits.session
         self._drive = waits.drive
         self._service = service
         self._answering = Answering(waits, service, handler)
@@ -49,7 +48,7 @@ class Workers:
             raise self._fault
 
     def _wake(self) -> None:
-        if self._session.error is not None:
+        if self._waits.error is not None or self._service.error is not None:
             self._nursery.cancel_scope.cancel()
             return
         if self._answering.is_plain:
@@ -67,13 +66,13 @@ class Workers:
         if self._fault is not None:
             self._nursery.cancel_scope.cancel()
 
-    def _call(self, call: int, request: Message) -> Any:
+    def _call(self, call: Called, request: Message) -> Any:
         return self._context.run(self._unprotected, self._answering, call, request)
 
-    def _go_on_later(self, call: int, request: Message, reply: Any) -> None:
+    def _go_on_later(self, call: Called, request: Message, reply: Any) -> None:
         self._nursery.start_soon(self._go_on, call, request, reply)
 
-    async def _go_on(self, call: int, request: Message, reply: Any) -> None:
+    async def _go_on(self, call: Called, request: Message, reply: Any) -> None:
         with request:
             if inspect.isawaitable(reply):
                 reply = await self._answering.settle(call, reply)
@@ -88,5 +87,5 @@ class Workers:
             await self._go_on(*taken, self._answering.call(*taken))
 
 
-def _call(answering: Answering, call: int, request: Message) -> Any:
+def _call(answering: Answering, call: Called, request: Message) -> Any:
     return answering.call(call, request)

@@ -246,7 +246,11 @@ def test_batch_that_is_left_by_an_exception_has_published_what_it_published(addr
 
 
 def test_publisher_that_never_waits_hears_that_the_broker_has_gone(transport: str, topic: str) -> None:
-    with BrokerProcess() as broker, pytest.raises(ConnectionLost), connect(broker.address(transport)) as bus:
+    with (
+        BrokerProcess() as broker,
+        pytest.raises(ConnectionLost),
+        connect(broker.address(transport), reconnect=None) as bus,
+    ):
         bus.publish(topic, "x", receipt=True)
         broker.kill()
         while True:

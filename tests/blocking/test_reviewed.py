@@ -122,7 +122,11 @@ def test_batch_is_entered_once(address: str) -> None:
 
 
 def test_publish_that_finds_the_broker_gone_raises(transport: str) -> None:
-    with BrokerProcess() as broker, pytest.raises(ConnectionLost), connect(broker.address(transport)) as bus:
+    with (
+        BrokerProcess() as broker,
+        pytest.raises(ConnectionLost),
+        connect(broker.address(transport), reconnect=None) as bus,
+    ):
         bus.publish("t", 0, receipt=True)
         broker.stop()
         bus._waits.yielded = 0.0  # as if half a second had passed

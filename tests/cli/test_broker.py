@@ -124,8 +124,7 @@ def test_lifeline_that_nobody_holds_any_more_stops_it_quietly(kind: str, place: 
             sub.err.next()
             held.close()
             assert program.code() == 0
-            assert sub.code() == 1
-            assert b"stopping" in sub.err.rest()
+            assert "stopping" in sub.err.next()
         assert program.err.rest() == b""
     assert list(place.iterdir()) == []
 
@@ -266,7 +265,7 @@ def test_stale_sockets_are_replaced_and_the_port_is_bound_again_at_once(broker: 
     with Program(command("sub", "a", "--address", broker.tcp)) as sub:
         sub.err.next()
         broker.kill()
-        assert sub.code() == 1
+        assert "was lost" in sub.err.next()
     assert (broker.directory / "stream").is_socket()
     broker.start()
     assert broker.tcp == before
@@ -325,8 +324,7 @@ def test_signal_stops_it_with_a_goodbye_and_no_trace(broker: BrokerProcess, numb
     with Program(command("sub", "a", "--address", broker.unix)) as sub:
         sub.err.next()
         broker.stop(number)
-        assert sub.code() == 1
-        assert b"stopping" in sub.err.rest()
+        assert "stopping" in sub.err.next()
     assert not broker.directory.exists()
     assert len(broker.printed) == 2
 

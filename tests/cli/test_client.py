@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_strip_delivers_over_tcp_without_the_fds(bus: BrokerProcess) -> None:
 def test_fds_over_tcp_are_refused_to_their_publisher(bus: BrokerProcess) -> None:
     done = run("pub", "a", "--fd", "/dev/null", "--address", bus.tcp)
     assert (done.code, done.out) == (1, "")
-    assert "carries none" in done.err
+    assert "carries no file descriptors" in done.err
     assert done.err.count("\n") == 1
 
 
@@ -251,14 +252,22 @@ def test_no_broker_is_told_with_the_command_that_starts_one(place: Path) -> None
         assert done.err.count("\n") == 1
 
 
-def test_broker_that_goes_ends_what_waits_for_it(broker: BrokerProcess) -> None:
+def test_broker_that_is_started_again_is_found_again(broker: BrokerProcess) -> None:
     serving = Program(command("reply", "a", "--echo", "--address", broker.unix))
-    with subscriber(broker, "a") as sub, serving:
+    with subscriber(broker, "b", "--count", "2") as sub, serving:
         serving.err.next()
-        broker.stop()
+        publish(broker, "b", "1")
+        assert sub.out.next() == "b 1"
+        broker.kill()
         for program in (sub, serving):
-            assert program.code() == 1
-            assert program.out.rest() == b""
-            complaint = program.err.rest()
-            assert complaint.startswith(b"sockbus: ")
-            assert complaint.count(b"\n") == 1
+            assert re.fullmatch(r"sockbus: the connection to \S+ was lost: .*", program.err.next())
+        with Program(command("pub", "b", "2", "--address", broker.unix)) as early:
+            assert early.code() == 1  # the first connection is tried once
+        broker.start()
+        for program in (sub, serving):
+            assert re.fullmatch(r"sockbus: connected again to \S+", program.err.next())
+        assert run("request", "a", "echo", "--address", broker.unix).out == "echo\n"
+        publish(broker, "b", "3")
+        assert sub.out.next() == "b 3"
+        assert sub.err.next().startswith("sockbus: the connection was lost before the next on b;")
+        assert sub.code() == 0

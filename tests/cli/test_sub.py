@@ -166,6 +166,5 @@ def test_what_came_before_the_broker_went_is_printed(broker: BrokerProcess) -> N
         publish(broker, "last", "-", stdin=b"x" * 1_000_000)
         assert os.read(sub.process.stdout.fileno(), 1) == b"l"  # it writes now, and the pipe is full
         broker.kill()
-        assert len(sub.out.rest()) == 1_000_005
-        assert sub.code() == 1
-        assert sub.err.rest().count(b"\n") == 1
+        assert len(sub.out.next()) == 1_000_004
+        assert "was lost" in sub.err.next()

@@ -70,6 +70,12 @@ class Bus:
     async def flush(self) -> None:
         await in_slices(self._bus.flush)
 
+    async def drain(self) -> None:
+        await in_thread(self._bus.drain)
+
+    async def state_changed(self) -> Any:
+        return await in_slices(self._bus.state_changed)
+
     def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
         return Subscription(self._bus.subscribe(*arguments, **options))
 
@@ -87,7 +93,7 @@ class Bus:
             try:
                 workers.serve(pattern, concurrency, task_status, None)
             except Stopped:
-                self._bus._session.check()
+                self._bus._client.check()
             finally:
                 ended.started()
 
@@ -109,7 +115,7 @@ class Handlers:
     """Runs an async handler in the loop of the tests, for threads that wait for it, until the session has ended."""
 
     def __init__(self, bus: sockbus.blocking.Bus, handler: Callable[..., Any]) -> None:
-        self._session = bus._session
+        self._client = bus._client
         self._handler = handler
         self._is_async = inspect.iscoroutinefunction(handler)
         self._token = trio.lowlevel.current_trio_token()
@@ -133,7 +139,7 @@ class Handlers:
         raise Stopped
 
     async def _watch(self) -> None:
-        while self._session.error is None and not self._cancelled:  # noqa: ASYNC110  # a thread of nobody's sets it
+        while self._client.error is None and not self._cancelled:  # noqa: ASYNC110  # a thread of nobody's sets it
             await trio.sleep(SLICE)
         self.cancel()
 
@@ -146,6 +152,10 @@ class Handlers:
 class Subscription:
     def __init__(self, subscription: sockbus.blocking.Subscription) -> None:
         self._subscription = subscription
+
+    @property
+    def interrupted(self) -> int:
+        return self._subscription.interrupted
 
     @property
     def lost(self) -> int:

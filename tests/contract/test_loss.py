@@ -85,8 +85,8 @@ async def test_all_that_waits_hears_that_the_broker_has_gone(
     with BrokerProcess() as broker:
         address = broker.address(transport)
         async with (
-            runtime.connect(address) as bus,
-            runtime.connect(address) as other,
+            runtime.connect(address, reconnect=None) as bus,
+            runtime.connect(address, reconnect=None) as other,
             bus.subscribe("quiet") as quiet,
             other.subscribe("stopped", capacity=1),
         ):
@@ -115,7 +115,7 @@ async def test_all_that_waits_hears_that_the_broker_has_gone(
 @pytest.mark.parametrize(("how", "text"), ENDS)
 async def test_what_had_come_is_taken_first(runtime: Runtime, transport: str, how: signal.Signals, text: str) -> None:
     with BrokerProcess() as broker:
-        connected = runtime.connect(broker.address(transport))
+        connected = runtime.connect(broker.address(transport), reconnect=None)
         async with connected as bus, bus.subscribe("t") as one, bus.subscribe("t") as two:
             for number in range(500):
                 await bus.publish("t", number)
@@ -136,9 +136,9 @@ async def test_leaving_raises_what_nobody_has_heard_of_and_may_be_lost(
 ) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address) as other, other.subscribe("stopped", capacity=1):
+        async with runtime.connect(address, reconnect=None) as other, other.subscribe("stopped", capacity=1):
             with pytest.raises(ConnectionLost, match=text):
-                async with runtime.connect(address) as bus:
+                async with runtime.connect(address, reconnect=None) as bus:
                     for number in range(10):
                         await bus.publish("stopped", number)
                     end(broker, how)
@@ -151,9 +151,9 @@ async def test_leaving_is_quiet_where_nothing_is_lost_or_somebody_has_heard_of_i
     with BrokerProcess() as broker:
         address = broker.address(transport)
         async with (
-            runtime.connect(address) as idle,
-            runtime.connect(address) as flushed,
-            runtime.connect(address) as heard,
+            runtime.connect(address, reconnect=None) as idle,
+            runtime.connect(address, reconnect=None) as flushed,
+            runtime.connect(address, reconnect=None) as heard,
             idle.subscribe("t"),
         ):
             await flushed.publish("t")
@@ -166,7 +166,7 @@ async def test_leaving_is_quiet_where_nothing_is_lost_or_somebody_has_heard_of_i
 async def test_exception_of_the_block_comes_through_when_the_broker_has_gone(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
         with pytest.raises(ZeroDivisionError) as caught:
-            async with runtime.connect(broker.address(transport)) as bus:
+            async with runtime.connect(broker.address(transport), reconnect=None) as bus:
                 await bus.publish("t", 1)
                 broker.kill()
                 raise ZeroDivisionError
@@ -177,9 +177,9 @@ async def test_exception_of_the_block_comes_through_when_the_broker_has_gone(run
 async def test_loss_after_a_flush_that_was_given_up_is_not_silent(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address) as other, other.subscribe("t", capacity=1):
+        async with runtime.connect(address, reconnect=None) as other, other.subscribe("t", capacity=1):
             with pytest.raises(ConnectionLost):
-                async with runtime.connect(address) as bus:
+                async with runtime.connect(address, reconnect=None) as bus:
                     for number in range(10):
                         await bus.publish("t", number)
                     async with runtime.during(bus.flush):
@@ -192,7 +192,7 @@ async def test_loss_after_a_flush_that_was_given_up_is_not_silent(runtime: Runti
 async def test_publisher_killed_in_mid_message_delivers_nothing_of_it(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address) as bus, bus.subscribe("t") as messages:
+        async with runtime.connect(address, reconnect=None) as bus, bus.subscribe("t") as messages:
             await bus.flush()
             before = fds_of(broker.pid)
             with Program(program("begin", address, "t"), stdin=subprocess.PIPE) as publisher:
@@ -215,18 +215,21 @@ async def test_publisher_killed_in_mid_message_delivers_nothing_of_it(runtime: R
 async def test_new_broker_at_the_same_address_takes_new_connections(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address) as bus:
+        async with runtime.connect(address, reconnect=None) as bus:
             broker.kill()
             broker.start()
             with pytest.raises(ConnectionLost):
                 await page(bus)
-            async with runtime.connect(broker.address(transport)) as again, again.subscribe("t") as messages:
+            async with (
+                runtime.connect(broker.address(transport), reconnect=None) as again,
+                again.subscribe("t") as messages,
+            ):
                 await again.publish("t", "new")
                 assert (await messages.receive()).payload == "new"
 
 
 async def test_bus_that_was_left_is_of_no_use(runtime: Runtime, address: str) -> None:
-    async with runtime.connect(address) as bus:
+    async with runtime.connect(address, reconnect=None) as bus:
         messages = bus.subscribe("quiet")
         await messages.__aenter__()
         peer = bus.peer

@@ -231,7 +231,7 @@ async def begin(bus: Any, topic: str) -> list[bytes]:
     """Publish large messages until the last one is half in the socket, and half not: what they were."""
     payloads = []
     options = {"timeout": 0.0} if hasattr(plain(bus), "batch") else {}
-    while not plain(bus)._session.outbox.queued_bytes:
+    while not plain(bus)._client.session.outbox.queued_bytes:
         await bus.flush()
         payloads.append(os.urandom(1 << 16) * 256)
         await bus.publish(topic, payloads[-1], **options)

@@ -17,7 +17,7 @@ class Books:
     """A mailbox, what came into it, and the credit that it gave back."""
 
     def __init__(self, group: str | None) -> None:
-        self.mailbox = Mailbox(1, "t", group, CAPACITY, CAPACITY_BYTES, strip=False)
+        self.mailbox = Mailbox("t", group, CAPACITY, CAPACITY_BYTES, strip=False)
         self.mailbox.credit = self._credit
         self.came = self.cost = 0
         self.given = (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ def often() -> Iterator[None]:
 
 @pytest.mark.usefixtures("often")
 def test_numbers_are_odd_and_no_two_threads_get_the_same() -> None:
-    orders = Orders(Outbox(records=False))
+    orders = Orders(Outbox(records=False), itertools.count(1, 2))
     with ThreadPoolExecutor(8) as pool:
         drawn = pool.map(lambda _: [orders.number() for _ in range(5000)], range(8))
         numbers = [number for each in drawn for number in each]

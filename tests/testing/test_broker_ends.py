@@ -70,7 +70,7 @@ async def test_cancelled_block_is_left() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_stop_is_told_to_those_who_are_connected(scheme: str) -> None:
     with trio.fail_after(PATIENCE), Broker() as broker:
-        async with connect(broker.addresses[scheme]) as bus, bus.subscribe("a.b") as messages:
+        async with connect(broker.addresses[scheme], reconnect=None) as bus, bus.subscribe("a.b") as messages:
             await bus.publish("a.b", "before")
             await bus.flush()
             broker.stop()
