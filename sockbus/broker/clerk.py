@@ -17,7 +17,7 @@ from ..protocol.inbox import Run
 from ..topic import is_reserved, parse_pattern
 from ..transport.listener import admit_fds
 from .call import Server
-from .sink import Subscription
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .link import Link
@@ -59,7 +59,7 @@ class Clerk:
         link, limits = self._link, self._hub.limits
         link.carries_fds = link.transport.carries_fds and FDS in hello.features
         peer = link.peer
-        link.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
+        link.peer = link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
         link.inbox.carries_fds = link.carries_fds
         link.inbox.max_fds = limits.message_fds
         link.inbox.max_frame = MAX_FRAME

@@ -17,9 +17,11 @@ from ..routing.router import Router
 from .admission import Account, Admission
 from .calls import Switchboard
 from .config import Limits
+from .group import Group
 from .quiet import QuietLog
-from .sink import Group, Sink, Subscription
+from .sink import Sink
 from .stats import Counters
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .link import Link

@@ -26,10 +26,10 @@ from .call import Call, Reply, Server
 from .hub import Hub
 from .intake import Intake
 from .outlet import Outlet, Starved
-from .parcel import Parcel
+from .parcel import Delivery, Parcel
 from .presence import Presence
 from .pump import Pump
-from .sink import Subscription
+from .subscription import Subscription
 
 __all__ = ["Link"]
 
@@ -81,7 +81,7 @@ class Link:
         self.next_call_number = 2
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
-        self.presence = Presence(self)
+        self.presence = Presence(self, self.peer)
         self.progress_at = hub.now()
         #: called when the handshake is done, or the link gone before it was
         self.opened: Callable[[], None] = lambda: None
@@ -271,15 +271,15 @@ class Link:
         self.hub.counters.lost += lost
         self.hub.touched[self] = None
 
-    def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:
+    def deliver(
+        self, front: bytes, delivery: Delivery, frames: Sequence[bytes], fds: SharedFds | None, count: int
+    ) -> None:
         """Publishes behind their front."""
         self.hub.counters.messages_out += count
-        origin = parcel.origin
-        assert isinstance(origin, Link)
-        self.put_message(Lane.MESSAGES, front, origin, frames, fds)
+        self.put_message(Lane.MESSAGES, front, delivery.presence, frames, fds)
 
     def put_message(
-        self, lane: Lane, front: bytes, origin: Link | None, frames: Sequence[bytes], fds: SharedFds | None
+        self, lane: Lane, front: bytes, origin: Presence | None, frames: Sequence[bytes], fds: SharedFds | None
     ) -> None:
         """A message of ``origin`` (None: the broker) behind its front; takes a hold of its own on ``fds``."""
         if self.gone:
@@ -287,7 +287,7 @@ class Link:
         if origin is None:
             self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
         else:
-            origin.presence.introduce_to(self)
+            origin.introduce_to(self)
         put = self.outlet.put
         put(lane, front)
         for frame in frames:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sockbus.broker.group import Group
 from sockbus.broker.outlet import Starved
-from sockbus.broker.parcel import Parcel, Tally
-from sockbus.broker.sink import Group, Sink, Subscription
+from sockbus.broker.parcel import Delivery, Parcel, Tally
+from sockbus.broker.sink import Sink
+from sockbus.broker.subscription import Subscription
 from sockbus.fd import SharedFds
 from sockbus.protocol.frame import PREFIX_BYTES, Kind, encode
 
@@ -20,14 +23,32 @@ PLENTY = (1 << 40, 1 << 40, 1 << 40)
 
 
 class Publisher:
-    """Where parcels come from; ``done`` are those that have left every sink, in that order."""
+    """Where parcels come from; ``done`` are those that have left every sink, in that order, and ``told`` the receipts.
+
+    ``kept`` counts what of it is still held.
+    """
 
     def __init__(self) -> None:
         self.done: list[Parcel] = []
+        self.told: list[Tally] = []
+        self.kept = 0
         self._next = itertools.count()
 
     def parcel_done(self, parcel: Parcel) -> None:
         self.done.append(parcel)
+
+    def receipt(self, tally: Tally) -> None:
+        self.told.append(tally)
+
+    @property
+    def presence(self) -> Any:
+        return self
+
+    def keep(self) -> None:
+        self.kept += 1
+
+    def let_go(self) -> None:
+        self.kept -= 1
 
     def run(self, count: int, size: int = 100) -> Parcel:
         """``count`` plain messages in one slice, each with a number of its own."""
@@ -71,7 +92,9 @@ class Receiver:
     def put_front(self, front: bytes, lost: int) -> None:
         self._note(front)
 
-    def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:
+    def deliver(
+        self, front: bytes, delivery: Delivery, frames: Sequence[bytes], fds: SharedFds | None, count: int
+    ) -> None:
         self.room -= 1
         self._note(front)
         assert self.fronts[-1][0] == count
@@ -216,13 +239,14 @@ class TestRoom:
     def test_end_drops_what_waits_and_says_so(self, publisher: Publisher, link: Receiver) -> None:
         link.room = 0
         sink, other = subscription(link), subscription(Receiver())
-        tally = Tally(1, 2)
+        tally = Tally(publisher, 1, 2)
         parcel = publisher.message(tally=tally)
         offer(sink, parcel)
         offer(other, parcel)
         assert publisher.done == []
         sink.close()
         assert publisher.done == [parcel]
+        assert publisher.told == [tally]
         assert (tally.matched, tally.delivered, tally.dropped, tally.without_fds) == (2, 1, 1, 0)
 
     def test_end_in_the_middle_of_a_run_ends_it_once(self, publisher: Publisher, link: Receiver) -> None:
@@ -239,7 +263,7 @@ class TestWithoutFds:
 
     def test_rejected_message_is_lost_and_said_to_be(self, publisher: Publisher) -> None:
         link = Receiver(carries_fds=False)
-        sink, tally = subscription(link), Tally(1, 1)
+        sink, tally = subscription(link), Tally(publisher, 1, 1)
         offer(sink, publisher.message(fds=1, tally=tally))
         assert (link.got, link.fronts, sink.lost) == ([], [(0, 1)], 1)
         assert (tally.delivered, tally.dropped, tally.without_fds) == (0, 0, 1)
@@ -352,7 +376,7 @@ class TestGroup:
     def test_message_with_fds_that_no_member_carries_is_lost_once(self, publisher: Publisher) -> None:
         links = [Receiver(carries_fds=False), Receiver(carries_fds=False)]
         members = [subscription(link) for link in links]
-        tally = Tally(1, 1)
+        tally = Tally(publisher, 1, 1)
         offer(self.group(*members), publisher.message(fds=1, tally=tally))
         assert sum(member.lost for member in members) == 1
         assert sorted(len(link.fronts) for link in links) == [0, 1]
