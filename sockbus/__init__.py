@@ -22,6 +22,7 @@ from .errors import (
     RequestTimeout,
     ResponderLost,
     SockbusError,
+    SubscriptionStalled,
     TooManyFds,
 )
 from .fd import Fd
@@ -48,5 +49,6 @@ __all__ = [
     "RequestTimeout",
     "ResponderLost",
     "SockbusError",
+    "SubscriptionStalled",
     "TooManyFds",
 ]

@@ -26,6 +26,7 @@ from sockbus.errors import (
     RequestTimeout,
     ResponderLost,
     SockbusError,
+    SubscriptionStalled,
     TooManyFds,
     VersionMismatch,
     from_code,
@@ -47,6 +48,7 @@ TREE = [
     (RequestError, (SockbusError,), "request"),
     (NoResponders, (RequestError,), "no-responders"),
     (ResponderLost, (RequestError,), "responder-lost"),
+    (SubscriptionStalled, (SockbusError,), "stalled"),
     (RequestTimeout, (RequestError, TimeoutError), "timeout"),
     (RemoteError, (RequestError,), "remote"),
 ]
@@ -61,6 +63,7 @@ ON_THE_WIRE = [
     PermissionDenied,
     NoResponders,
     ResponderLost,
+    SubscriptionStalled,
 ]
 # Each with what str() gives.
 INSTANCES = [

@@ -23,6 +23,7 @@ from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
 from .call import Call, Reply, Server
+from .holdings import Holdings
 from .hub import Hub
 from .intake import Intake
 from .outlet import Outlet, Starved
@@ -79,6 +80,7 @@ class Link:
         self.requests: dict[int, Call] = {}
         self.calls: dict[int, Call] = {}
         self.next_call_number = 2
+        self.holdings = Holdings(hub)
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
         self.presence = Presence(self, self.peer)
@@ -207,7 +209,7 @@ class Link:
         hub = self.hub
         hub.links.pop(self.number, None)
         hub.watched.pop(self, None)
-        subscriptions = list(self.subscriptions.values())
+        subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
         self.subscriptions.clear()
         hub.unsubscribe(subscriptions)
         hub.switchboard.link_gone(self)
@@ -265,6 +267,10 @@ class Link:
         """The end of one thing that this peer started."""
         self.put_control(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=correlation))
 
+    def end_subscription(self, subscription: Subscription, error: SockbusError) -> None:
+        """One subscription is over, behind what was delivered; its number lasts until the peer has left it."""
+        self.hub.end_subscription(self, subscription, error)
+
     def put_front(self, front: bytes, lost: int) -> None:
         """A front without messages, for what was lost."""
         self.outlet.put(Lane.MESSAGES, front)
@@ -308,6 +314,10 @@ class Link:
     def starve(self, waiting: Starved) -> None:
         """Let it progress when there is room again."""
         self.outlet.starve(waiting)
+
+    def wait(self, subscription: Subscription) -> None:
+        """Messages wait for its credit, or for room here."""
+        self.hub.stalls.watch(self, subscription)
 
     def _drained(self) -> None:
         if self.late_replies:

@@ -25,6 +25,13 @@ class Sink(ABC):
         self._at = 0  # where in the head's slice the next message starts
         self._left = 0  # messages left in the head
 
+    @property
+    def waiting_messages(self) -> int:
+        """How many wait."""
+        if not self.waiting:
+            return 0
+        return sum(parcel.count for parcel in self.waiting) - self.waiting[0].count + self._left
+
     def offer(self, parcel: Parcel) -> None:
         """Take a parcel, or keep it waiting."""
         parcel.pending += 1
@@ -44,6 +51,7 @@ class Sink(ABC):
                 continue
             taken, self._at = self._step(parcel, self._at, self._left)
             if not taken:
+                self._blocked()
                 return
             self._left -= taken
             if not self._left:
@@ -62,6 +70,9 @@ class Sink(ABC):
         self._at = 0
         if self.waiting:
             self._left = self.waiting[0].count
+
+    def _blocked(self) -> None:  # noqa: B027  # not every sink minds
+        """Something waits for credit or room."""
 
     @abstractmethod
     def _can_carry(self, parcel: Parcel) -> bool: ...

@@ -13,11 +13,14 @@ __all__ = ["Counters", "Rates", "status"]
 
 @final
 class Counters:
-    """Totals since the broker started; ``receives``, ``sends``: system calls on links; ``turns``: wake-ups of links."""
+    """Totals since the broker started; ``receives``, ``sends``: system calls on links; ``turns``: wake-ups of links.
+
+    ``stalled``: subscriptions that ended because their subscriber did not take what waited for them.
+    """
 
     __slots__ = (
         "bytes_in", "bytes_out", "late_replies", "lost", "messages_in", "messages_out", "receives", "refused",
-        "requests", "sends", "turns",
+        "requests", "sends", "stalled", "turns",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -34,6 +37,7 @@ class Counters:
     refused: int
     requests: int
     sends: int
+    stalled: int
     turns: int
 
     def as_dict(self) -> dict[str, int]:
@@ -77,12 +81,15 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
                 "peer": link.number,
                 "pattern": subscription.pattern,
                 "group": subscription.group.name if subscription.group is not None else None,
+                "overflow": subscription.overflow,
+                "stall": subscription.stall if subscription.has_stall else None,
                 "outstanding": subscription.outstanding,
-                "waiting": sum(parcel.count for parcel in (subscription.group or subscription).waiting),
+                "waiting": (subscription.group or subscription).waiting_messages,
                 "lost": subscription.lost,
             }
             for link in links
             for subscription in link.subscriptions.values()
+            if not subscription.ended
         ],
         "servers": [
             {

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, final
 
 from ..fd import SharedFds
 from ..protocol.frame import DELIVER_COUNTS, Kind, encode
 from ..protocol.inbox import fit
+from ..protocol.overflow import Overflow
 from .parcel import Delivery, Parcel
 from .sink import Sink
 
 if TYPE_CHECKING:
+    from ..errors import SockbusError
     from .group import Group
+    from .holdings import Holdings
     from .outlet import Starved
 
 __all__ = ["Receiver", "Subscription"]
@@ -25,7 +29,10 @@ class Receiver(Protocol):
     """The link that a subscription delivers to."""
 
     carries_fds: bool
+    holdings: Holdings
 
+    def wait(self, subscription: Subscription) -> None: ...
+    def end_subscription(self, subscription: Subscription, error: SockbusError) -> None: ...
     def has_room(self, fds: int) -> bool: ...
     def starve(self, waiting: Starved) -> None: ...
     def put_front(self, front: bytes, lost: int) -> None: ...
@@ -38,22 +45,41 @@ class Subscription(Sink):
     """One subscription of one link.
 
     ``strip``: deliver without the descriptors where the link carries none; else such messages are lost, and said to be.
+    ``stall``: seconds without credit, while messages wait, that end it (``stalls``).
     """
 
     __slots__ = (
-        "_front", "bytes", "capacity_bytes", "capacity_fds", "capacity_messages", "fds", "group", "last_used", "link",
-        "lost", "messages", "number", "pattern", "strip", "untold",
+        "_front", "bytes", "capacity_bytes", "capacity_fds", "capacity_messages", "ended", "fds", "group", "last_used",
+        "link", "lost", "messages", "number", "overflow", "pattern", "returned", "stall", "strip", "untold", "warned",
     )  # fmt: skip
 
-    def __init__(self, link: Receiver, number: int, pattern: str, credit: tuple[int, int, int], *, strip: bool) -> None:
+    def __init__(
+        self,
+        link: Receiver,
+        number: int,
+        pattern: str,
+        credit: tuple[int, int, int],
+        *,
+        strip: bool,
+        overflow: Overflow = Overflow.BLOCK,
+        stall: float = math.inf,
+    ) -> None:
         super().__init__()
         self.link = link
         self.number = number
         self.pattern = pattern
         self.strip = strip
+        self.overflow = overflow
+        self.stall = stall
+        #: whether the broker has ended it, and its peer has not left it yet
+        self.ended = False
+        #: whether the log has named it for being without credit
+        self.warned = False
         self.group: Group | None = None
         self.capacity_messages, self.capacity_bytes, self.capacity_fds = credit
         self.messages, self.bytes, self.fds = credit
+        #: credit of any kind that came back so far
+        self.returned = 0
         #: messages that could not be delivered here, so far
         self.lost = 0
         #: of these, what the subscriber was not told of yet
@@ -65,6 +91,11 @@ class Subscription(Sink):
         ]
 
     @property
+    def has_stall(self) -> bool:
+        """Whether it ends when no credit comes back."""
+        return self.group is None and self.overflow is Overflow.BLOCK
+
+    @property
     def outstanding(self) -> int:
         """Messages delivered whose credit has not come back."""
         return self.capacity_messages - self.messages
@@ -74,6 +105,7 @@ class Subscription(Sink):
         self.messages += messages
         self.bytes += size
         self.fds += fds
+        self.returned += messages + size + fds
         return (
             self.messages <= self.capacity_messages
             and self.bytes <= self.capacity_bytes
@@ -123,8 +155,12 @@ class Subscription(Sink):
     def lose(self) -> None:
         """A message cannot be delivered here: the subscriber is told once there is room, with a message or not."""
         self.lost += 1
-        self.untold += 1
-        if self.untold == 1:
+        self.tell_soon(1)
+
+    def tell_soon(self, lost: int) -> None:
+        """The subscriber is to hear of losses: in one front, however many, for one that reads nothing."""
+        self.untold += lost
+        if self.untold == lost:
             _Notice(self).progress()
 
     def tell_lost(self) -> None:
@@ -132,6 +168,16 @@ class Subscription(Sink):
         while lost := min(self.untold, MAX_LOST):
             self.untold -= lost
             self.link.put_front(self.front(0, lost), lost)
+
+    def give_up(self) -> int:
+        """It ends before it is left, and what waits is lost: how many messages the subscriber has not heard of."""
+        self.ended = True
+        waiting = self.waiting_messages
+        self.lost += waiting
+        return self.untold + waiting
+
+    def _blocked(self) -> None:
+        self.link.wait(self)
 
     def _can_carry(self, parcel: Parcel) -> bool:
         return self.carries(parcel)
@@ -151,7 +197,7 @@ class Subscription(Sink):
 
 @final
 class _Notice:
-    """Losses that a subscriber is to be told of: in one front, however many, for one that reads nothing."""
+    """Losses that a subscriber is to be told of when there is room."""
 
     __slots__ = ("_subscription",)
 

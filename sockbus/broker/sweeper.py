@@ -29,6 +29,9 @@ async def sweep(hub: Hub, rates: Rates) -> None:
         await trio.sleep(SWEEP_SECONDS)
         now = trio.current_time()
         rates.sample(hub.counters, now)
+        untidy, hub.untidy = hub.untidy, {}
+        for subscription in untidy:
+            subscription.tidy()
         for link in list(hub.watched):
             if link.late_replies:
                 hub.switchboard.feed_requester(link, give_up_before=now - REPLY_PATIENCE)

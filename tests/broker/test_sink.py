@@ -3,118 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import struct
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sockbus.broker.group import Group
-from sockbus.broker.outlet import Starved
-from sockbus.broker.parcel import Delivery, Parcel, Tally
+from sockbus.broker.parcel import Parcel, Tally
 from sockbus.broker.sink import Sink
 from sockbus.broker.subscription import Subscription
-from sockbus.fd import SharedFds
-from sockbus.protocol.frame import PREFIX_BYTES, Kind, encode
+from tests.broker.links import Publisher, Receiver
 
 PLENTY = (1 << 40, 1 << 40, 1 << 40)
-
-
-class Publisher:
-    """Where parcels come from; ``done`` are those that have left every sink, in that order, and ``told`` the receipts.
-
-    ``kept`` counts what of it is still held.
-    """
-
-    def __init__(self) -> None:
-        self.done: list[Parcel] = []
-        self.told: list[Tally] = []
-        self.kept = 0
-        self._next = itertools.count()
-
-    def parcel_done(self, parcel: Parcel) -> None:
-        self.done.append(parcel)
-
-    def receipt(self, tally: Tally) -> None:
-        self.told.append(tally)
-
-    @property
-    def presence(self) -> Any:
-        return self
-
-    def keep(self) -> None:
-        self.kept += 1
-
-    def let_go(self) -> None:
-        self.kept -= 1
-
-    def run(self, count: int, size: int = 100) -> Parcel:
-        """``count`` plain messages in one slice, each with a number of its own."""
-        frames = [self._frame(size) for _ in range(count)]
-        return Parcel(self, (b"".join(frames),), count, sum(map(len, frames)))
-
-    def message(self, size: int = 100, fds: int = 0, tally: Tally | None = None, pieces: int = 0) -> Parcel:
-        """One message, with descriptors that are none, and in pieces."""
-        shared = Files(tuple(range(fds))) if fds else None
-        frames = [self._frame(size), *[encode(Kind.PIECE, payload=b"x") for _ in range(pieces)]]
-        return Parcel(self, frames, 1, size + pieces, shared, tally)
-
-    def _frame(self, size: int) -> bytes:
-        return encode(Kind.PUBLISH, payload=struct.pack(">I", next(self._next)).ljust(size - PREFIX_BYTES, b"."))
-
-
-class Files(SharedFds):
-    """Numbers that are nobody's descriptors."""
-
-    def release(self) -> None:
-        self.fds = ()
-
-
-class Receiver:
-    """A link that has room for ``room`` deliveries; ``got`` are the numbers of the messages that it was given."""
-
-    def __init__(self, *, carries_fds: bool = True) -> None:
-        self.carries_fds = carries_fds
-        self.room = 1 << 30
-        self.got: list[int] = []
-        self.fds: list[int] = []
-        self.fronts: list[tuple[int, int]] = []
-        self.starved: dict[Starved, None] = {}
-
-    def has_room(self, fds: int) -> bool:
-        return self.room > 0
-
-    def starve(self, waiting: Starved) -> None:
-        self.starved[waiting] = None
-
-    def put_front(self, front: bytes, lost: int) -> None:
-        self._note(front)
-
-    def deliver(
-        self, front: bytes, delivery: Delivery, frames: Sequence[bytes], fds: SharedFds | None, count: int
-    ) -> None:
-        self.room -= 1
-        self._note(front)
-        assert self.fronts[-1][0] == count
-        data, at = frames[0], 0
-        while at < len(data):
-            (length,) = struct.unpack_from(">I", data, at + 1)
-            self.got.append(struct.unpack_from(">I", data, at + PREFIX_BYTES)[0])
-            at += length + 6
-        self.fds.append(len(fds.fds) if fds is not None else 0)
-
-    def feed(self, room: int = 1 << 30) -> None:
-        """There is room again."""
-        self.room = room
-        starved, self.starved = self.starved, {}
-        for waiting in starved:
-            waiting.progress()
-
-    def _note(self, front: bytes) -> None:
-        count, lost = struct.unpack_from(">xIxI", front, PREFIX_BYTES + 1)
-        self.fronts.append((count, lost))
 
 
 def subscription(
