@@ -41,10 +41,12 @@ class Subscription(Staying):
         fds: str,
         capacity: int,
         capacity_bytes: int,
+        overflow: str,
+        stall: float | None,
         timeout: float | None,
     ) -> None:
         self._waits = waits
-        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, how="with")
+        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall, how="with")
         self._pattern = pattern
         self._timeout = timeout
 

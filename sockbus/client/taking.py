@@ -8,6 +8,7 @@ from typing import final
 from ..errors import ConnectionLost
 from ..message import Message
 from ..protocol.mailbox import Mailbox, check_capacity
+from ..protocol.overflow import Overflow
 from .client import Client
 from .need import Gate, Steps
 
@@ -32,16 +33,20 @@ class Taking:
         fds: str,
         capacity: int,
         capacity_bytes: int,
+        overflow: str,
+        stall: float | None,
         *,
         how: str,
     ) -> None:
-        check_capacity(group, fds, capacity, capacity_bytes)
+        check_capacity(group, fds, capacity, capacity_bytes, overflow, stall)
         self._client = client
         self._session = client.session
         self._orders = client.session.orders
         self._pattern = pattern
         self._group = group
         self._capacity = (capacity, capacity_bytes)
+        self._overflow = Overflow(overflow)
+        self._stall = stall
         self._strip = fds == "strip"
         self._how = how
         self._takers = Gate()
@@ -67,7 +72,9 @@ class Taking:
         """Subscribe, and wait until that is in force."""
         if self._mailbox is not None:
             raise RuntimeError(f"the subscription to {self._pattern!r} was entered before; make another one")
-        mailbox, pending = self._session.subscribe(self._pattern, self._group, *self._capacity, strip=self._strip)
+        mailbox, pending = self._session.subscribe(
+            self._pattern, self._group, *self._capacity, self._overflow, self._stall, strip=self._strip
+        )
         self._mailbox = mailbox
         mailbox.wake = self._wake
         self._client.flush()
@@ -84,10 +91,18 @@ class Taking:
         self._takers.open_all()
 
     def _wake(self) -> None:
-        if self._session.error is not None:
+        if self._session.error is not None or self.mailbox.error is not None:
             self._takers.open_all()
         elif self._takers:
-            self._takers.open(len(self.mailbox.queue))
+            self._takers.open(self.mailbox.ready)
+
+    def _check(self) -> None:
+        """Raise why no more comes, if that is so."""
+        error = self.mailbox.error
+        if error is not None:
+            # Each who takes gets one of its own.
+            raise type(error)(*error.args) from error
+        self._session.check()
 
     # Taking
 
@@ -110,7 +125,7 @@ class Taking:
             client.flush_urgent()
             if message is not None or self._left:
                 return message
-            self._session.check()
+            self._check()
             yield self._takers
             client.yielded = perf_counter()
 
@@ -135,6 +150,6 @@ class Taking:
             client.flush_urgent()
             if taken or self._left:
                 return taken
-            self._session.check()
+            self._check()
             yield self._takers
             client.yielded = perf_counter()

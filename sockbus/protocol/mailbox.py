@@ -12,7 +12,9 @@ import collections
 from collections.abc import Callable
 from typing import final
 
+from ..errors import SockbusError
 from ..message import Message
+from .overflow import Overflow
 
 __all__ = ["FD_CAPACITY", "Mailbox", "Service", "check_capacity", "no_wake"]
 
@@ -26,7 +28,9 @@ def no_wake() -> None:
     """Where nobody waits."""
 
 
-def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: int) -> None:
+def check_capacity(
+    group: str | None, fds: str, capacity: int, capacity_bytes: int, overflow: str, stall: float | None
+) -> None:
     """ValueError when a subscription's options are none that a broker takes."""
     if fds not in ("reject", "strip"):
         raise ValueError(f"fds={fds!r} is neither 'reject' nor 'strip'")
@@ -35,6 +39,12 @@ def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: i
             raise ValueError(f"{name}={value!r} is not a whole number from 1 to {MAX_CAPACITY}")
     if group is not None and not _is_group(group):
         raise ValueError(f"group={group!r:.80} is not a name of 1 to {MAX_GROUP_BYTES} bytes of UTF-8")
+    if overflow not in tuple(Overflow):
+        raise ValueError(f"overflow={overflow!r:.80} is none of {', '.join(map(repr, map(str, Overflow)))}")
+    if group is not None and overflow != Overflow.BLOCK:
+        raise ValueError(f"overflow={overflow!r} is for a subscription alone; a group waits for its members")
+    if stall is not None and (type(stall) not in (int, float) or not stall > 0):
+        raise ValueError(f"stall={stall!r:.80} is no number of seconds above 0, nor None")
 
 
 def _is_group(name: object) -> bool:
@@ -44,17 +54,17 @@ def _is_group(name: object) -> bool:
         return False
 
 
-@final
 class Mailbox:
     """Messages of one subscription, in order, and the credit that taking them gives back.
 
     ``wake`` is called when something came or the session ended; ``lost`` counts all losses so far; ``credit`` is set
-    by the session: it sends what is given back.
+    by the session: it sends what is given back. ``error`` is why nothing more comes, while the session goes on.
     """
 
     __slots__ = (
         "_bytes", "_fds", "_half_bytes", "_half_fds", "_half_messages", "_handed", "_messages", "capacity",
-        "capacity_bytes", "credit", "group", "lost", "lost_before", "number", "pattern", "queue", "strip", "wake",
+        "capacity_bytes", "credit", "error", "group", "is_lossy", "lost", "lost_before", "number", "pattern", "queue",
+        "strip", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +79,8 @@ class Mailbox:
         self.queue: collections.deque[tuple[Message, int]] = collections.deque()
         self.wake: Callable[[], None] = no_wake
         self.credit: Callable[[Mailbox, int, int, int], None]
+        self.error: SockbusError | None = None
+        self.is_lossy = False
         self.lost = 0
         #: lost since the last message that came
         self.lost_before = 0
@@ -78,6 +90,11 @@ class Mailbox:
         self._messages = self._bytes = self._fds = 0
         # By the first message of each: handed to a taker that has not come back.
         self._handed: dict[int, tuple[int, int, int]] = {}
+
+    @property
+    def ready(self) -> int:
+        """How many messages are there."""
+        return len(self.queue)
 
     def note_lost(self, count: int) -> None:
         """Messages were lost before the next one."""

@@ -22,9 +22,11 @@ from .deliveries import Deliveries
 from .frame import Kind
 from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
 from .inbox import Inbox, Run
+from .lossy import LossyMailbox
 from .mailbox import FD_CAPACITY, Mailbox, Service, no_wake
 from .orders import Orders, error_of
 from .outbox import Lane, Outbox
+from .overflow import Overflow
 from .pending import Pending
 from .pieces import Assemblies
 from .sender import Outgoing, Sender
@@ -178,7 +180,7 @@ class Session:
         again = False
         for mailbox in self.deliveries.mailboxes.values():
             mailbox.give_back()
-            again = again or bool(mailbox.queue)
+            again = again or mailbox.ready > 0
         return again
 
     # What a program wants
@@ -216,20 +218,37 @@ class Session:
         return self.flushing
 
     def subscribe(
-        self, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool
+        self,
+        pattern: str,
+        group: str | None,
+        capacity: int,
+        capacity_bytes: int,
+        overflow: Overflow = Overflow.BLOCK,
+        stall: float | None = None,
+        *,
+        strip: bool,
     ) -> tuple[Mailbox, Pending]:
         """A mailbox, and who waits until it is in force. InvalidTopic, LimitExceeded."""
         raw = check_pattern(pattern)
         self.check()
         self._below("subscriptions", len(self.deliveries.mailboxes))
-        mailbox = Mailbox(self.orders.number(), pattern, group, capacity, capacity_bytes, strip=strip)
+        number = self.orders.number()
+        mailbox: Mailbox
+        if overflow is Overflow.BLOCK:
+            mailbox = Mailbox(number, pattern, group, capacity, capacity_bytes, strip=strip)
+        else:
+            mailbox = LossyMailbox(number, pattern, capacity, capacity_bytes, overflow, strip=strip)
         mailbox.credit = self._give_back
         self.deliveries.mailboxes[mailbox.number] = mailbox
-        options = {
+        options: dict[str, object] = {
             "group": group,
             "credit": [capacity, capacity_bytes, FD_CAPACITY],
             "fds": "strip" if strip else "reject",
         }
+        if overflow is not Overflow.BLOCK:
+            options["overflow"] = str(overflow)
+        if stall is not None:
+            options["stall"] = stall
         return mailbox, self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=raw)
 
     def serve(self, pattern: str, concurrency: int) -> tuple[Service, Pending]:
@@ -271,7 +290,7 @@ class Session:
             )
 
     def _give_back(self, mailbox: Mailbox, messages: int, size: int, fds: int) -> None:
-        if mailbox.number in self.deliveries.mailboxes and self.error is None:
+        if mailbox.number in self.deliveries.mailboxes and self.error is None and mailbox.error is None:
             self.orders.put(Kind.CREDIT, [messages, size, fds], correlation=mailbox.number)
 
     def _on_welcome(self, run: Run) -> None:
@@ -294,6 +313,8 @@ class Session:
         pending = self.orders.take(run.correlation) or self.calls.requests.pop(run.correlation, None)
         if pending is not None:
             pending.fail(error)
+        else:
+            self.deliveries.end(run.correlation, error)
 
     def _on_goodbye(self, run: Run) -> None:
         self.fail(ConnectionLost(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))
