@@ -125,7 +125,10 @@ class Clerk:
         subscription = self._link.subscriptions.pop(run.correlation, None)
         if subscription is None:
             raise ProtocolError(f"subscription {run.correlation} does not exist")
-        if not subscription.ended:
+        if isinstance(subscription, Lossy) and not subscription.ended:
+            # Its client may be the one that had to drop, and counts.
+            self._hub.take_leave(subscription)
+        elif not subscription.ended:
             self._hub.unsubscribe([subscription])
         # Behind what is on its way to it.
         self._link.put_last(control(Kind.OK, correlation=run.correlation))

@@ -134,12 +134,16 @@ class Hub:
         for group in shrunk:
             group.progress()
 
-    def end_subscription(self, link: Link, subscription: Subscription, error: SockbusError) -> None:
-        """The broker ends a subscription: its peer learns what was lost, and why, behind what was delivered."""
+    def take_leave(self, subscription: Subscription) -> None:
+        """End a subscription, and tell its peer of every loss."""
         lost = subscription.give_up()
         self.unsubscribe([subscription])
         subscription.untold = lost
         subscription.tell_lost()
+
+    def end_subscription(self, link: Link, subscription: Subscription, error: SockbusError) -> None:
+        """The broker ends a subscription: its peer learns what was lost, and why, behind what was delivered."""
+        self.take_leave(subscription)
         link.put_last(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=subscription.number))
         self.counters.stalled += 1
         self.log.say(link.account.key, "%r: %s", link, error)

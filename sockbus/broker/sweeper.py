@@ -1,5 +1,7 @@
 """What time alone brings about: once a second, what makes no progress is ended and the rates are sampled.
 
+(Subscriptions that make none have clocks of their own: ``stalls``.)
+
 Links with something unfinished, or with replies that wait for them, put themselves on ``hub.watched``; nobody else
 costs anything here.
 """
@@ -29,9 +31,7 @@ async def sweep(hub: Hub, rates: Rates) -> None:
         await trio.sleep(SWEEP_SECONDS)
         now = trio.current_time()
         rates.sample(hub.counters, now)
-        untidy, hub.untidy = hub.untidy, {}
-        for subscription in untidy:
-            subscription.tidy()
+        _tidy(hub)
         for link in list(hub.watched):
             if link.late_replies:
                 hub.switchboard.feed_requester(link, give_up_before=now - REPLY_PATIENCE)
@@ -39,6 +39,12 @@ async def sweep(hub: Hub, rates: Rates) -> None:
             if not (link.late_replies or link.inbox.unfinished_bytes or link.pump.arrivals):
                 del hub.watched[link]
         hub.settle()
+
+
+def _tidy(hub: Hub) -> None:
+    """Let subscriptions that drop let go of what they need no more."""
+    while hub.untidy:
+        hub.untidy.popitem()[0].tidy()
 
 
 def _check_progress(link: Link, now: float) -> None:

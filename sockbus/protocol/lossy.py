@@ -8,6 +8,7 @@ counted, for the message behind it and in ``lost``. What was taken and put back 
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from typing import final
 
 from ..errors import SubscriptionStalled
@@ -15,20 +16,43 @@ from ..message import Message
 from .mailbox import FD_CAPACITY, Mailbox
 from .overflow import Overflow
 
-__all__ = ["LossyMailbox"]
+__all__ = ["LossyMailbox", "mailbox_for"]
+
+
+def mailbox_for(
+    overflow: Overflow,
+    number: int,
+    pattern: str,
+    group: str | None,
+    capacity: int,
+    capacity_bytes: int,
+    unsubscribe: Callable[[Mailbox], None],
+    *,
+    strip: bool,
+) -> Mailbox:
+    """The mailbox of a subscription with this policy."""
+    if overflow is Overflow.BLOCK:
+        return Mailbox(number, pattern, group, capacity, capacity_bytes, strip=strip)
+    mailbox = LossyMailbox(number, pattern, capacity, capacity_bytes, overflow, strip=strip)
+    mailbox.unsubscribe = unsubscribe
+    return mailbox
 
 
 @final
 class LossyMailbox(Mailbox):
-    """Messages of a subscription whose policy is not "block". ``queue`` holds only what was put back."""
+    """Messages of a subscription whose policy is not "block". ``queue`` holds only what was put back.
 
-    __slots__ = ("_held", "_held_bytes", "_held_fds", "_next", "_number", "_overflow")
+    ``unsubscribe`` is set by the session: it ends the subscription at the broker, whose answer tells the last losses.
+    """
+
+    __slots__ = ("_held", "_held_bytes", "_held_fds", "_next", "_number", "_overflow", "unsubscribe")
 
     def __init__(
         self, number: int, pattern: str, capacity: int, capacity_bytes: int, overflow: Overflow, *, strip: bool
     ) -> None:
         super().__init__(number, pattern, None, capacity, capacity_bytes, strip=strip)
         self.is_lossy = True
+        self.unsubscribe: Callable[[Mailbox], None]
         self._overflow = overflow
         # In order; by topic where only the newest of each is kept, else by number.
         self._held: collections.OrderedDict[str | int, tuple[Message, int, int]] = collections.OrderedDict()
@@ -56,6 +80,8 @@ class LossyMailbox(Mailbox):
         if self.error is not None or (held and self._is_over(cost, len(message.fds))):
             if self.error is None and self._overflow is Overflow.DISCONNECT:
                 self.error = self._stalled()
+                self.unsubscribed = True
+                self.unsubscribe(self)
             if self.error is not None or self._overflow is Overflow.DROP_NEWEST:
                 self.lost += 1
                 message.close()

@@ -64,7 +64,7 @@ class Mailbox:
     __slots__ = (
         "_bytes", "_fds", "_half_bytes", "_half_fds", "_half_messages", "_handed", "_messages", "capacity",
         "capacity_bytes", "credit", "error", "group", "is_lossy", "lost", "lost_before", "number", "pattern", "queue",
-        "strip", "wake",
+        "strip", "unsubscribed", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +81,8 @@ class Mailbox:
         self.credit: Callable[[Mailbox, int, int, int], None]
         self.error: SockbusError | None = None
         self.is_lossy = False
+        #: whether the broker was told already that this is over
+        self.unsubscribed = False
         self.lost = 0
         #: lost since the last message that came
         self.lost_before = 0

@@ -22,7 +22,7 @@ from .deliveries import Deliveries
 from .frame import Kind
 from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
 from .inbox import Inbox, Run
-from .lossy import LossyMailbox
+from .lossy import mailbox_for
 from .mailbox import FD_CAPACITY, Mailbox, Service, no_wake
 from .orders import Orders, error_of
 from .outbox import Lane, Outbox
@@ -232,12 +232,9 @@ class Session:
         raw = check_pattern(pattern)
         self.check()
         self._below("subscriptions", len(self.deliveries.mailboxes))
-        number = self.orders.number()
-        mailbox: Mailbox
-        if overflow is Overflow.BLOCK:
-            mailbox = Mailbox(number, pattern, group, capacity, capacity_bytes, strip=strip)
-        else:
-            mailbox = LossyMailbox(number, pattern, capacity, capacity_bytes, overflow, strip=strip)
+        mailbox = mailbox_for(
+            overflow, self.orders.number(), pattern, group, capacity, capacity_bytes, self._unsubscribe, strip=strip
+        )
         mailbox.credit = self._give_back
         self.deliveries.mailboxes[mailbox.number] = mailbox
         options: dict[str, object] = {
@@ -272,8 +269,12 @@ class Session:
             self.deliveries.remove(box)
         else:
             self.calls.remove(box)
-        if self.error is None:
-            self.orders.leave(Kind.UNSUBSCRIBE if isinstance(box, Mailbox) else Kind.UNSERVE, box.number)
+        if self.error is not None:
+            return
+        if isinstance(box, Service):
+            self.orders.leave(Kind.UNSERVE, box.number)
+        elif not box.unsubscribed:
+            self._unsubscribe(box)
 
     def goodbye(self) -> None:
         """Say that this side leaves; nothing is sent after it."""
@@ -292,6 +293,9 @@ class Session:
     def _give_back(self, mailbox: Mailbox, messages: int, size: int, fds: int) -> None:
         if mailbox.number in self.deliveries.mailboxes and self.error is None and mailbox.error is None:
             self.orders.put(Kind.CREDIT, [messages, size, fds], correlation=mailbox.number)
+
+    def _unsubscribe(self, mailbox: Mailbox) -> None:
+        self.orders.leave(Kind.UNSUBSCRIBE, mailbox.number)
 
     def _on_welcome(self, run: Run) -> None:
         welcome = Welcome.decode(run)

@@ -25,11 +25,16 @@ class Books:
     def __init__(self, overflow: Overflow, capacity: int = 3, capacity_bytes: int = 1000) -> None:
         self.mailbox = LossyMailbox(1, "t", capacity, capacity_bytes, overflow, strip=False)
         self.mailbox.credit = self._credit
+        self.mailbox.unsubscribe = self._unsubscribe
+        self.left = 0
         self.came = self.cost = 0
         self.given = (0, 0, 0)
 
     def _credit(self, _: Mailbox, messages: int, size: int, fds: int) -> None:
         self.given = (self.given[0] + messages, self.given[1] + size, self.given[2] + fds)
+
+    def _unsubscribe(self, _: Mailbox) -> None:
+        self.left += 1
 
     def put(self, topic: str = "t", size: int = 10, fds: tuple[Fd, ...] = ()) -> None:
         self.mailbox.put(Message(topic, b"%d" % self.came, PEER, fds), size)
@@ -98,7 +103,7 @@ def test_disconnect_gives_what_had_come_and_then_no_credit_and_nothing_more() ->
     for _ in range(3):
         books.put()
     books.mailbox.give_back()
-    assert books.mailbox.error is None
+    assert (books.mailbox.error, books.left) == (None, 0)
     for _ in range(4):
         books.put()
     assert isinstance(books.mailbox.error, SubscriptionStalled)
@@ -107,7 +112,7 @@ def test_disconnect_gives_what_had_come_and_then_no_credit_and_nothing_more() ->
     assert (books.given, books.mailbox.owes) == ((3, 30, 0), False)
     assert books.take_all() == [(0, 0), (1, 0), (2, 0)]
     books.put()
-    assert (books.take_all(), books.mailbox.lost) == ([], 5)
+    assert (books.take_all(), books.mailbox.lost, books.left) == ([], 5, 1)
 
 
 @pytest.mark.parametrize("overflow", POLICIES)
