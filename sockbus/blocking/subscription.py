@@ -27,8 +27,8 @@ T = TypeVar("T")
 class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several threads may take, each message goes to one.
 
-    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
-    was taken is never lost to a KeyboardInterrupt.
+    Iterating and ``receive`` raise ConnectionLost when the broker goes, and SubscriptionStalled when the subscription
+    was ended, after what had come was taken. A message that was taken is never lost to a KeyboardInterrupt.
     """
 
     _stays = STAYS

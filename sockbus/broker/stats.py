@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from .hub import Hub
     from .link import Link
+    from .subscription import Subscription
 
 __all__ = ["Counters", "Rates", "status"]
 
@@ -82,7 +84,7 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
                 "pattern": subscription.pattern,
                 "group": subscription.group.name if subscription.group is not None else None,
                 "overflow": subscription.overflow,
-                "stall": subscription.stall if subscription.has_stall else None,
+                "stall": _stall(subscription),
                 "outstanding": subscription.outstanding,
                 "waiting": (subscription.group or subscription).waiting_messages,
                 "lost": subscription.lost,
@@ -107,6 +109,12 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
         "fds": {"held": hub.held_fds},
         "limits": hub.limits.as_dict(),
     }
+
+
+def _stall(subscription: Subscription) -> float | None:
+    """Seconds without credit that end it; None where none do, for JSON has no infinity."""
+    ends = subscription.has_stall and subscription.stall != math.inf
+    return subscription.stall if ends else None
 
 
 def _peer(link: Link) -> dict[str, Any]:

@@ -238,8 +238,8 @@ class EventLoopBus(Face):
 class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several tasks may take, each message goes to one.
 
-    Iterating and ``receive`` raise ConnectionLost when the broker goes, after what had come was taken. A message that
-    was taken is never lost to a cancellation.
+    Iterating and ``receive`` raise ConnectionLost when the broker goes, and SubscriptionStalled when the subscription
+    was ended, after what had come was taken. A message that was taken is never lost to a cancellation.
     """
 
     _stays = STAYS

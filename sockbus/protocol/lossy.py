@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import final
 
 from ..errors import SubscriptionStalled
+from ..fd import close_fds
 from ..message import Message
 from .mailbox import FD_CAPACITY, Mailbox
 from .overflow import Overflow
@@ -84,7 +85,7 @@ class LossyMailbox(Mailbox):
                 self.unsubscribe(self)
             if self.error is not None or self._overflow is Overflow.DROP_NEWEST:
                 self.lost += 1
-                message.close()
+                _throw_away(message)
                 return
             while held and self._is_over(cost, len(message.fds)):
                 self._drop(next(iter(held)))
@@ -136,7 +137,7 @@ class LossyMailbox(Mailbox):
         self._held_bytes -= cost
         self._held_fds -= len(message.fds)
         self.lost += 1
-        message.close()
+        _throw_away(message)
 
     def _stalled(self) -> SubscriptionStalled:
         return SubscriptionStalled(
@@ -144,3 +145,8 @@ class LossyMailbox(Mailbox):
             f"than its capacity of {self.capacity} messages and {self.capacity_bytes} bytes, and overflow is "
             f"'disconnect'; take messages faster, or subscribe with a larger capacity or another overflow"
         )
+
+
+def _throw_away(message: Message) -> None:
+    # Not by its own ``close``, which may raise the KeyboardInterrupt that waits: others are still being received.
+    close_fds([fd.detach() for fd in message.fds])
