@@ -12,6 +12,7 @@ from sockbus.broker.group import Group
 from sockbus.broker.parcel import Parcel, Tally
 from sockbus.broker.sink import Sink
 from sockbus.broker.subscription import Subscription
+from sockbus.errors import SubscriptionStalled
 from tests.broker.links import Publisher, Receiver
 
 PLENTY = (1 << 40, 1 << 40, 1 << 40)
@@ -148,6 +149,14 @@ class TestRoom:
         assert publisher.done == [parcel]
         assert publisher.told == [tally]
         assert (tally.matched, tally.delivered, tally.dropped, tally.without_fds) == (2, 1, 1, 0)
+
+    def test_end_that_comes_before_it_is_left_counts_what_waits(self, publisher: Publisher, link: Receiver) -> None:
+        sink = subscription(link, 2)
+        offer(sink, publisher.run(5), publisher.run(4))
+        assert sink.waiting_messages == 7
+        link.end_subscription(sink, SubscriptionStalled("x"))
+        assert link.story == [(0, 0), (1, 0), (-1, 7)]
+        assert (sink.lost, sink.ended, len(publisher.done)) == (7, True, 2)
 
     def test_end_in_the_middle_of_a_run_ends_it_once(self, publisher: Publisher, link: Receiver) -> None:
         sink = subscription(link, 2)
