@@ -23,6 +23,7 @@ from .errors import (
     RequestTimeout,
     ResponderLost,
     SockbusError,
+    SubscriptionStalled,
     TooManyFds,
 )
 from .fd import Fd
@@ -52,5 +53,6 @@ __all__ = [
     "RequestTimeout",
     "ResponderLost",
     "SockbusError",
+    "SubscriptionStalled",
     "TooManyFds",
 ]

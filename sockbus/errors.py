@@ -12,6 +12,7 @@
     │   ├── MessageTooLarge
     │   └── TooManyFds
     ├── PermissionDenied             not allowed to this peer
+    ├── SubscriptionStalled          a subscription was ended, for its messages were not taken
     └── RequestError                 a request ended without a reply
         ├── NoResponders
         ├── ResponderLost
@@ -42,6 +43,7 @@ __all__ = [
     "RequestTimeout",
     "ResponderLost",
     "SockbusError",
+    "SubscriptionStalled",
     "TooManyFds",
 ]
 
@@ -126,6 +128,13 @@ class PermissionDenied(SockbusError):
     code = "permission"
 
 
+@final
+class SubscriptionStalled(SockbusError):
+    """A subscription was ended because its messages were not taken; the bus goes on."""
+
+    code = "stalled"
+
+
 class RequestError(SockbusError):
     """A request ended without a reply."""
 
@@ -191,6 +200,7 @@ _ON_THE_WIRE: tuple[type[SockbusError], ...] = (
     PermissionDenied,
     NoResponders,
     ResponderLost,
+    SubscriptionStalled,
 )
 _BY_CODE = {cls.code: cls for cls in _ON_THE_WIRE}
 

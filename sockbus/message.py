@@ -40,7 +40,8 @@ class Receipt:
     """What became of a published message, in numbers of matching subscriptions (a group counts as one).
 
     ``delivered``: credit was spent and the message entered the subscriber's outbox at the broker; ``dropped``:
-    the subscription ended before; ``without_fds``: the message has fds and the subscriber's link carries none.
+    its ``overflow`` dropped it, or the subscription ended before; ``without_fds``: the message has fds and the
+    subscriber's link carries none.
     """
 
     matched: int

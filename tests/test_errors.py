@@ -12,6 +12,7 @@ import pytest
 
 from sockbus import errors
 from sockbus.errors import (
+    BrokerClosing,
     ConnectError,
     ConnectionLost,
     InvalidTopic,
@@ -26,6 +27,7 @@ from sockbus.errors import (
     RequestTimeout,
     ResponderLost,
     SockbusError,
+    SubscriptionStalled,
     TooManyFds,
     VersionMismatch,
     from_code,
@@ -36,6 +38,7 @@ TREE = [
     (SockbusError, (Exception,), "error"),
     (ConnectError, (SockbusError,), "connect"),
     (ConnectionLost, (SockbusError,), "closed"),
+    (BrokerClosing, (ConnectionLost,), "closing"),
     (ProtocolError, (SockbusError,), "protocol"),
     (VersionMismatch, (ProtocolError,), "version"),
     (InvalidTopic, (SockbusError, ValueError), "topic"),
@@ -47,6 +50,7 @@ TREE = [
     (RequestError, (SockbusError,), "request"),
     (NoResponders, (RequestError,), "no-responders"),
     (ResponderLost, (RequestError,), "responder-lost"),
+    (SubscriptionStalled, (SockbusError,), "stalled"),
     (RequestTimeout, (RequestError, TimeoutError), "timeout"),
     (RemoteError, (RequestError,), "remote"),
 ]
@@ -61,6 +65,7 @@ ON_THE_WIRE = [
     PermissionDenied,
     NoResponders,
     ResponderLost,
+    SubscriptionStalled,
 ]
 # Each with what str() gives.
 INSTANCES = [

@@ -17,7 +17,7 @@ EXPORTS = {
         "Address", "BrokerClosing", "BusState", "ConnectError", "ConnectionLost", "Fd", "InvalidTopic",
         "LimitExceeded", "Message", "MessageTooLarge", "NoResponders", "PayloadError", "Peer", "PermissionDenied",
         "ProtocolError", "Receipt", "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost",
-        "SockbusError", "TooManyFds",
+        "SockbusError", "SubscriptionStalled", "TooManyFds",
     },
     "sockbus.asyncio": {"Bus", "Subscription", "connect"},
     "sockbus.blocking": {"Bus", "Subscription", "connect"},
@@ -27,7 +27,10 @@ EXPORTS = {
 
 BUS = {
     "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False)",
-    "subscribe": "(self, pattern, *, group=None, fds='reject', capacity=1024, capacity_bytes=4194304)",
+    "subscribe": (
+        "(self, pattern, *, group=None, fds='reject', capacity=1024, capacity_bytes=4194304, overflow='block', "
+        "stall=None)"
+    ),
     "request": "(self, topic, payload=None, *, fds=(), headers=None, timeout=5.0)",
     "serve": "(self, pattern, handler, *, concurrency=64, task_status=None)",
     "flush": "(self)",

@@ -6,7 +6,7 @@ A runtime only waits; what a connection means is in ``protocol.session``, and wh
 
 from __future__ import annotations
 
-from ..client.event_loop import Subscription
+from ..client.subscription import Subscription
 from .bus import Bus, connect
 
 __all__ = ["Bus", "Subscription", "connect"]

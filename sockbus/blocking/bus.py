@@ -190,16 +190,21 @@ class Bus(Face):
         fds: str = "reject",
         capacity: int = 1024,
         capacity_bytes: int = 4 << 20,
+        overflow: Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"] = "block",
+        stall: float | None = None,
         timeout: float | None = None,
     ) -> Subscription:
         """Subscribe to a pattern: a context manager, in force at the broker once entered, within ``timeout`` seconds.
 
         ``group``: share the messages with the other members of that name and pattern. ``capacity``,
-        ``capacity_bytes``: what may wait here before publishers wait. ``fds``: where the link cannot carry
-        descriptors, "reject" such messages (they count as lost) or "strip" them. Entering raises InvalidTopic,
-        LimitExceeded and ConnectionLost.
+        ``capacity_bytes``: what may wait here before publishers wait, or before ``overflow`` drops instead:
+        "drop_oldest", "drop_newest", "latest" (all but the newest of each topic), or "disconnect", which ends the
+        subscription. ``stall``: a subscription that makes publishers wait and takes nothing for so many seconds is
+        ended (None: as the broker has it; math.inf: never). Taking from one that was ended raises
+        SubscriptionStalled, after what had come. ``fds``: where the link cannot carry descriptors, "reject" such
+        messages (they count as lost) or "strip" them. Entering raises InvalidTopic, LimitExceeded and ConnectionLost.
         """
-        return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes, timeout)
+        return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall, timeout)
 
     # Requests
 

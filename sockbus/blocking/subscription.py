@@ -27,8 +27,9 @@ T = TypeVar("T")
 class Subscription(Staying):
     """Messages of one pattern, as ``Bus.subscribe`` gives them; several threads may take, each message goes to one.
 
-    Iterating and ``receive`` go on when the connection was lost and is there again; when there will be no other they
-    raise ConnectionLost, after what had come was taken. A message that was taken is never lost to a KeyboardInterrupt.
+    Iterating and ``receive`` go on when the connection was lost and is there again. They raise ConnectionLost when
+    there will be no other, and SubscriptionStalled when the subscription was ended, after what had come was taken. A
+    message that was taken is never lost to a KeyboardInterrupt.
     """
 
     _stays = STAYS
@@ -41,10 +42,12 @@ class Subscription(Staying):
         fds: str,
         capacity: int,
         capacity_bytes: int,
+        overflow: str,
+        stall: float | None,
         timeout: float | None,
     ) -> None:
         self._waits = waits
-        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, how="with")
+        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall, how="with")
         self._pattern = pattern
         self._timeout = timeout
 

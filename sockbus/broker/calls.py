@@ -131,7 +131,7 @@ class Switchboard:
         call.call_number = best.link.new_call_number()
         best.link.calls[call.call_number] = call
         front = control(Kind.CALL, [best.number], correlation=call.call_number)
-        best.link.put_message(Lane.CALLS, front, call.link, call.frames, call.fds)
+        best.link.put_message(Lane.CALLS, front, call.link.presence, call.frames, call.fds)
         self._taken(call)
         return True
 
@@ -222,7 +222,7 @@ class Switchboard:
         requester.requests.pop(call.number, None)
         front = control(Kind.ANSWER, correlation=call.number)
         fds = reply.fds if requester.carries_fds else None
-        requester.put_message(Lane.CALLS, front, reply.origin, reply.frames, fds)
+        requester.put_message(Lane.CALLS, front, reply.origin.presence, reply.frames, fds)
         self._reply_taken(reply)
 
     def _reply_taken(self, reply: Reply) -> None:

@@ -6,7 +6,7 @@ Each is checked as docs/wire.md has it before anything changes; what is wrong ra
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..errors import LimitExceeded, PermissionDenied, ProtocolError
 from ..message import Peer
@@ -14,10 +14,12 @@ from ..protocol import body
 from ..protocol.frame import MAX_FRAME, Kind, control
 from ..protocol.handshake import FDS, LIMIT_NAMES, Hello, Welcome
 from ..protocol.inbox import Run
+from ..protocol.overflow import Overflow
 from ..topic import is_reserved, parse_pattern
 from ..transport.listener import admit_fds
 from .call import Server
-from .sink import Subscription
+from .lossy import Lossy
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .link import Link
@@ -59,7 +61,7 @@ class Clerk:
         link, limits = self._link, self._hub.limits
         link.carries_fds = link.transport.carries_fds and FDS in hello.features
         peer = link.peer
-        link.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
+        link.peer = link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
         link.inbox.carries_fds = link.carries_fds
         link.inbox.max_fds = limits.message_fds
         link.inbox.max_frame = MAX_FRAME
@@ -71,7 +73,7 @@ class Clerk:
             you=link.peer,
             broker_pid=self._hub.peer.pid or 0,
             broker_uid=self._hub.peer.uid or 0,
-            window=link.windows(),
+            window=link.windows.told(),
             limits={name: in_force[name] for name in LIMIT_NAMES},
         )
         link.put_control(welcome.encode())
@@ -94,8 +96,25 @@ class Clerk:
         policy = body.text(values, "fds")
         if policy not in ("reject", "strip"):
             raise ProtocolError(f"the fds policy {policy!r:.40} is neither 'reject' nor 'strip'")
+        overflow = _overflow(values)
+        if group is not None and overflow is not Overflow.BLOCK:
+            raise ProtocolError(f"a group waits for its members; overflow {overflow!r} is for a subscription alone")
+        stall = body.optional_seconds(values, "stall")
         self._below("subscriptions", len(link.subscriptions), self._hub.limits.subscriptions)
-        subscription = Subscription(link, run.correlation, pattern, (messages, size, fds), strip=policy == "strip")
+        subscription: Subscription
+        if overflow is Overflow.BLOCK:
+            subscription = Subscription(
+                link,
+                run.correlation,
+                pattern,
+                (messages, size, fds),
+                strip=policy == "strip",
+                stall=self._hub.limits.stall_seconds if stall is None else stall,
+            )
+        else:
+            subscription = Lossy(
+                link, run.correlation, pattern, (messages, size, fds), strip=policy == "strip", overflow=overflow
+            )
         link.subscriptions[run.correlation] = subscription
         # In front of whatever it is about to be given.
         link.put_control(control(Kind.OK, correlation=run.correlation))
@@ -106,7 +125,11 @@ class Clerk:
         subscription = self._link.subscriptions.pop(run.correlation, None)
         if subscription is None:
             raise ProtocolError(f"subscription {run.correlation} does not exist")
-        self._hub.unsubscribe([subscription])
+        if isinstance(subscription, Lossy) and not subscription.ended:
+            # Its client may be the one that had to drop, and counts.
+            self._hub.take_leave(subscription)
+        elif not subscription.ended:
+            self._hub.unsubscribe([subscription])
         # Behind what is on its way to it.
         self._link.put_last(control(Kind.OK, correlation=run.correlation))
 
@@ -115,6 +138,9 @@ class Clerk:
         subscription = self._link.subscriptions.get(run.correlation)
         if subscription is None:
             raise ProtocolError(f"credit came for subscription {run.correlation}, which does not exist")
+        if subscription.ended:
+            # It has crossed the ERROR that says so.
+            return
         if not subscription.give_back(messages, size, fds):
             raise LimitExceeded(
                 f"credit of {messages} messages, {size} bytes and {fds} fds for subscription {run.correlation} is more "
@@ -154,3 +180,11 @@ class Clerk:
 
     def _on_received(self, run: Run) -> None:
         self._link.outlet.acknowledge_fds(body.integer(run))
+
+
+def _overflow(values: dict[str, Any]) -> Overflow:
+    word = body.optional_text(values, "overflow")
+    try:
+        return Overflow.BLOCK if word is None else Overflow(word)
+    except ValueError:
+        raise ProtocolError(f"the overflow policy {word!r:.40} is none of {', '.join(Overflow)}") from None

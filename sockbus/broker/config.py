@@ -51,6 +51,7 @@ LIMITS: dict[str, Limit] = {
     "handshakes": Limit(64, "connections of one listener that have not said HELLO"),
     "handshake_seconds": Limit(10, "from connecting to HELLO"),
     "incomplete_seconds": Limit(30, "an incomplete frame or message without progress"),
+    "stall_seconds": Limit(10, "messages waiting for a subscription that gives no credit back"),
     "window_bytes": Limit(MIB, "published bytes of one connection that are not taken over"),
     "call_window_bytes": Limit(4 * MIB, "request bytes, and reply bytes, of one connection not taken over"),
     "link_queue_bytes": Limit(32 * MIB, "bytes queued for one connection, or left behind by one user"),
@@ -75,6 +76,7 @@ class Limits:
     handshakes: int
     handshake_seconds: int
     incomplete_seconds: int
+    stall_seconds: int
     window_bytes: int
     call_window_bytes: int
     link_queue_bytes: int

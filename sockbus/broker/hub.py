@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..errors import SockbusError
 from ..message import Peer
+from ..protocol.frame import Kind, control
 from ..routing.router import Router
 from .admission import Account, Admission
 from .calls import Switchboard
 from .config import Limits
+from .group import Group
 from .quiet import QuietLog
-from .sink import Group, Sink, Subscription
+from .sink import Sink
+from .stalls import Stalls
 from .stats import Counters
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .link import Link
+    from .lossy import Lossy
 
 __all__ = ["Hub"]
 
@@ -47,6 +53,9 @@ class Hub:
         self.watched: dict[Link, None] = {}
         #: links to tell, within a second, what was taken over of theirs
         self.untold: dict[Link, None] = {}
+        #: subscriptions that keep bytes of messages that are gone, for the sweeper
+        self.untidy: dict[Lossy, None] = {}
+        self.stalls = Stalls(self.now)
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself
@@ -109,6 +118,7 @@ class Hub:
         shrunk: dict[Group, None] = {}
         for subscription in subscriptions:
             subscription.untold = 0
+            self.stalls.forget(subscription)
             group = subscription.group
             if group is None:
                 ended.append((subscription.pattern, subscription))
@@ -125,6 +135,20 @@ class Hub:
             sink.close()
         for group in shrunk:
             group.progress()
+
+    def take_leave(self, subscription: Subscription) -> None:
+        """End a subscription, and tell its peer of every loss."""
+        lost = subscription.give_up()
+        self.unsubscribe([subscription])
+        subscription.untold = lost
+        subscription.tell_lost()
+
+    def end_subscription(self, link: Link, subscription: Subscription, error: SockbusError) -> None:
+        """The broker ends a subscription: its peer learns what was lost, and why, behind what was delivered."""
+        self.take_leave(subscription)
+        link.put_last(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=subscription.number))
+        self.counters.stalled += 1
+        self.log.say(link.account.key, "%r: %s", link, error)
 
     def settle(self) -> None:
         """Finish the turn: tell windows, flush everyone who was touched, account for what is queued."""

@@ -23,13 +23,15 @@ from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
 from .call import Call, Reply, Server
+from .holdings import Holdings
 from .hub import Hub
 from .intake import Intake
 from .outlet import Outlet, Starved
-from .parcel import Parcel
+from .parcel import Delivery, Parcel
 from .presence import Presence
 from .pump import Pump
-from .sink import Subscription
+from .subscription import Subscription
+from .windows import Windows
 
 __all__ = ["Link"]
 
@@ -72,16 +74,17 @@ class Link:
         self.publish_intake = Intake("publish", limits.window_bytes, limits.link_fds, closed=closed)
         self.requests_intake = Intake("request", limits.call_window_bytes, limits.link_fds)
         self.replies_intake = Intake("reply", limits.call_window_bytes, limits.link_fds)
-        self.intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
+        self.windows = Windows(self, (self.publish_intake, self.requests_intake, self.replies_intake))
         self.subscriptions: dict[int, Subscription] = {}
         self.servers: dict[int, Server] = {}
         #: requests of this peer, and calls handed to its servers, that have not ended
         self.requests: dict[int, Call] = {}
         self.calls: dict[int, Call] = {}
         self.next_call_number = 2
+        self.holdings = Holdings(hub)
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
-        self.presence = Presence(self)
+        self.presence = Presence(self, self.peer)
         self.progress_at = hub.now()
         #: called when the handshake is done, or the link gone before it was
         self.opened: Callable[[], None] = lambda: None
@@ -207,7 +210,8 @@ class Link:
         hub = self.hub
         hub.links.pop(self.number, None)
         hub.watched.pop(self, None)
-        subscriptions = list(self.subscriptions.values())
+        hub.untold.pop(self, None)
+        subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
         self.subscriptions.clear()
         hub.unsubscribe(subscriptions)
         hub.switchboard.link_gone(self)
@@ -231,11 +235,6 @@ class Link:
         self.hub.links[self.number] = self
         self.pump.open()
         self.opened()
-
-    def windows(self) -> tuple[int, ...]:
-        """What the peer was told that it may send: docs/wire.md, "Windows"."""
-        totals = [told for intake in self.intakes for told in (intake.told_bytes, intake.told_fds)]
-        return (*totals, self.publish_intake.told_messages)
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel of this peer's has left every sink."""
@@ -268,21 +267,25 @@ class Link:
         """The end of one thing that this peer started."""
         self.put_control(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=correlation))
 
+    def end_subscription(self, subscription: Subscription, error: SockbusError) -> None:
+        """One subscription is over, behind what was delivered; its number lasts until the peer has left it."""
+        self.hub.end_subscription(self, subscription, error)
+
     def put_front(self, front: bytes, lost: int) -> None:
         """A front without messages, for what was lost."""
         self.outlet.put(Lane.MESSAGES, front)
         self.hub.counters.lost += lost
         self.hub.touched[self] = None
 
-    def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:
+    def deliver(
+        self, front: bytes, delivery: Delivery, frames: Sequence[bytes], fds: SharedFds | None, count: int
+    ) -> None:
         """Publishes behind their front."""
         self.hub.counters.messages_out += count
-        origin = parcel.origin
-        assert isinstance(origin, Link)
-        self.put_message(Lane.MESSAGES, front, origin, frames, fds)
+        self.put_message(Lane.MESSAGES, front, delivery.presence, frames, fds)
 
     def put_message(
-        self, lane: Lane, front: bytes, origin: Link | None, frames: Sequence[bytes], fds: SharedFds | None
+        self, lane: Lane, front: bytes, origin: Presence | None, frames: Sequence[bytes], fds: SharedFds | None
     ) -> None:
         """A message of ``origin`` (None: the broker) behind its front; takes a hold of its own on ``fds``."""
         if self.gone:
@@ -290,7 +293,7 @@ class Link:
         if origin is None:
             self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
         else:
-            origin.presence.introduce_to(self)
+            origin.introduce_to(self)
         put = self.outlet.put
         put(lane, front)
         for frame in frames:
@@ -312,6 +315,10 @@ class Link:
         """Let it progress when there is room again."""
         self.outlet.starve(waiting)
 
+    def wait(self, subscription: Subscription) -> None:
+        """Messages wait for its credit, or for room here."""
+        self.hub.stalls.watch(self, subscription)
+
     def _drained(self) -> None:
         if self.late_replies:
             self.hub.switchboard.feed_requester(self)
@@ -321,30 +328,9 @@ class Link:
         if self.gone:
             return
         if self.publish_intake.moved or self.requests_intake.moved or self.replies_intake.moved:
-            self._tell_windows()
+            self.windows.settle()
         self.outlet.flush()
         self._account()
-
-    def _tell_windows(self) -> None:
-        if not self.pump.is_open or self.hub.admission.is_overdrawn(self.account):
-            return
-        if any(intake.moved and intake.due() for intake in self.intakes):
-            self._put_window()
-        elif self.publish_intake.taken_messages != self.publish_intake.told_messages:
-            self.hub.untold[self] = None
-
-    def tell_taken(self) -> None:
-        """Tell the peer of what was taken over since it was last told, whether it needs more window or not."""
-        if not self.gone and self.publish_intake.taken_messages != self.publish_intake.told_messages:
-            self._put_window()
-            self.hub.touched[self] = None
-
-    def _put_window(self) -> None:
-        if not self.hub.admission.is_overdrawn(self.account):
-            for intake in self.intakes:
-                intake.grant()
-        self.publish_intake.told_messages = self.publish_intake.taken_messages
-        self.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.windows())))
 
     def _account(self) -> None:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, final
@@ -53,6 +54,9 @@ class Outlet:
         self.outbox = Outbox(records=transport.records)
         #: descriptors sent, and those of them that the peer said it has received
         self.fds_sent = self.fds_acknowledged = 0
+        #: bytes that the socket took so far, and when it last took some of those that had waited for it
+        self.sent_bytes = 0
+        self.moved_at = -math.inf
         #: nothing can be sent any more; what the peer sent before it went is still to be read
         self.is_broken = False
         #: called when something has left
@@ -110,6 +114,14 @@ class Outlet:
             for waiting in starved:
                 waiting.progress()
         self.drained()
+
+    def mark(self) -> tuple[int, int]:
+        """Where the queue of messages ends now, for ``has_sent``."""
+        return self.sent_bytes + self.outbox.queued_bytes, self.outbox.end_of(Lane.MESSAGES)
+
+    def has_sent(self, mark: tuple[int, int]) -> bool:
+        """Whether all that was queued at a mark has left."""
+        return self.sent_bytes >= mark[0] and self.outbox.has_taken(Lane.MESSAGES, mark[1])
 
     # Frames
 
@@ -181,6 +193,7 @@ class Outlet:
             if isinstance(sent, Blocked):
                 return sent
             self._hub.counters.bytes_out += sent
+            self.sent_bytes += sent
             outbox.sent(sent)
         return None
 
@@ -192,7 +205,10 @@ class Outlet:
                 else:
                     await trio.lowlevel.wait_writable(self._transport.sock)
                 self._hub.counters.turns += 1
+                before = self.sent_bytes
                 blocked = self._send_batches()
+                if self.sent_bytes > before:
+                    self.moved_at = self._hub.now()
                 self._moved.unpark_all()
                 self.feed()
                 self._hub.settle()

@@ -2,35 +2,73 @@
 
 A ``Parcel`` is a run of publishes, or one message, on its way to the sinks of its plan. It holds the bytes as they came
 and one hold on the descriptors, knows how many sinks have not finished with it, and when the last one has, gives its
-publisher the window back and the receipt. It is charged to its publisher until then.
+publisher the window back. It is charged to its publisher until then. A ``Tally`` counts for a receipt, which may come
+later than that: a subscription that drops what it cannot take has its own queue, and tells when it has left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from ..fd import SharedFds
 
-__all__ = ["Origin", "Parcel", "Tally"]
+if TYPE_CHECKING:
+    from .presence import Presence
+
+__all__ = ["Asker", "Delivery", "Origin", "Parcel", "Tally"]
 
 
 class Origin(Protocol):
     """The link that a parcel came on."""
 
+    @property
+    def presence(self) -> Presence: ...
     def parcel_done(self, parcel: Parcel) -> None: ...
+
+
+class Asker(Protocol):
+    """Whoever wants a receipt; it may have gone."""
+
+    def receipt(self, tally: Tally) -> None: ...
+
+
+class Delivery(Protocol):
+    """Messages that a subscription can be given."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
+    @property
+    def frames(self) -> Sequence[bytes]: ...
+    @property
+    def fds(self) -> SharedFds | None: ...
+    @property
+    def nfds(self) -> int: ...
+    @property
+    def presence(self) -> Presence: ...
 
 
 @final
 class Tally:
-    """The numbers of a receipt, while they are counted."""
+    """The numbers of a receipt, while they are counted; ``asker`` gets it when they add up to ``matched``."""
 
-    __slots__ = ("delivered", "dropped", "matched", "number", "without_fds")
+    __slots__ = ("_asker", "delivered", "dropped", "matched", "number", "without_fds")
 
-    def __init__(self, number: int, matched: int) -> None:
+    def __init__(self, asker: Asker, number: int, matched: int) -> None:
+        self._asker = asker
         self.number = number
         self.matched = matched
         self.delivered = self.dropped = self.without_fds = 0
+
+    def add(self, *, delivered: int = 0, dropped: int = 0, without_fds: int = 0) -> None:
+        """What became of it at one more match; at none, where none is."""
+        self.delivered += delivered
+        self.dropped += dropped
+        self.without_fds += without_fds
+        if self.delivered + self.dropped + self.without_fds == self.matched:
+            self._asker.receipt(self)
 
 
 @final
@@ -60,22 +98,27 @@ class Parcel:
         self.tally = tally
         self.pending = 0
 
+    @property
+    def presence(self) -> Presence:
+        """Whose it is."""
+        return self.origin.presence
+
     def delivered(self) -> None:
         """One sink has taken all of it."""
         if self.tally is not None:
-            self.tally.delivered += 1
+            self.tally.add(delivered=1)
         self.finish()
 
     def dropped(self) -> None:
         """One sink ended before it took it."""
         if self.tally is not None:
-            self.tally.dropped += 1
+            self.tally.add(dropped=1)
         self.finish()
 
     def without_fds(self) -> None:
         """One sink's link cannot carry its descriptors."""
         if self.tally is not None:
-            self.tally.without_fds += 1
+            self.tally.add(without_fds=1)
         self.finish()
 
     def finish(self) -> None:

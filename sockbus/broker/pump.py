@@ -118,12 +118,8 @@ class Pump:
         return sum(parcel.cost for parcel in self._held)
 
     def parcel_done(self, parcel: Parcel) -> None:
-        """A parcel has left every sink: the receipt and the flush that wait for it."""
+        """A parcel has left every sink: the flush that waits for it."""
         self._held.pop(parcel, None)
-        tally = parcel.tally
-        if tally is not None:
-            counts = [tally.matched, tally.delivered, tally.dropped, tally.without_fds]
-            self.link.put_control(control(Kind.RECEIPT, counts, correlation=tally.number))
         if self._barrier:
             self._barrier.discard(parcel)
             self._check_flushed()
@@ -207,7 +203,11 @@ class Pump:
         self._publishing = 0
         # Subscriptions may have come and gone since the first piece.
         plan = self._plan(first.topic)
-        tally = Tally(first.correlation, len(plan.sinks)) if first.flags & Flag.RECEIPT else None
+        tally: Tally | None = None
+        if first.flags & Flag.RECEIPT:
+            tally = Tally(self.link.presence, first.correlation, len(plan.sinks))
+            if not plan.sinks:
+                tally.add()
         self.hub.counters.messages_in += 1
         parcel = Parcel(self.link, frames, 1, cost, shared, tally)
         self._offer(plan.sinks, parcel)

@@ -81,6 +81,7 @@ class Server:
                     for listener, porch in self._listeners:
                         welcoming.start_soon(self._accept, listener, porch, links)
                     welcoming.start_soon(sweep, self.hub, self._rates)
+                    welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
                     for text in self.addresses:
                         self._listening(text)
                     task_status.started()

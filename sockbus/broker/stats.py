@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
     from .hub import Hub
     from .link import Link
+    from .subscription import Subscription
 
 __all__ = ["Counters", "Rates", "status"]
 
 
 @final
 class Counters:
-    """Totals since the broker started; ``receives``, ``sends``: system calls on links; ``turns``: wake-ups of links."""
+    """Totals since the broker started; ``receives``, ``sends``: system calls on links; ``turns``: wake-ups of links.
+
+    ``stalled``: subscriptions that ended because their subscriber did not take what waited for them.
+    """
 
     __slots__ = (
         "bytes_in", "bytes_out", "late_replies", "lost", "messages_in", "messages_out", "receives", "refused",
-        "requests", "sends", "turns",
+        "requests", "sends", "stalled", "turns",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -34,6 +39,7 @@ class Counters:
     refused: int
     requests: int
     sends: int
+    stalled: int
     turns: int
 
     def as_dict(self) -> dict[str, int]:
@@ -77,12 +83,15 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
                 "peer": link.number,
                 "pattern": subscription.pattern,
                 "group": subscription.group.name if subscription.group is not None else None,
+                "overflow": subscription.overflow,
+                "stall": _stall(subscription),
                 "outstanding": subscription.outstanding,
-                "waiting": sum(parcel.count for parcel in (subscription.group or subscription).waiting),
+                "waiting": (subscription.group or subscription).waiting_messages,
                 "lost": subscription.lost,
             }
             for link in links
             for subscription in link.subscriptions.values()
+            if not subscription.ended
         ],
         "servers": [
             {
@@ -100,6 +109,12 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
         "fds": {"held": hub.held_fds},
         "limits": hub.limits.as_dict(),
     }
+
+
+def _stall(subscription: Subscription) -> float | None:
+    """Seconds without credit that end it; None where none do, for JSON has no infinity."""
+    ends = subscription.has_stall and subscription.stall != math.inf
+    return subscription.stall if ends else None
 
 
 def _peer(link: Link) -> dict[str, Any]:

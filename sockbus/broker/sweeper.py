@@ -1,5 +1,7 @@
 """What time alone brings about: once a second, what makes no progress is ended and the rates are sampled.
 
+(Subscriptions that make none have clocks of their own: ``stalls``.)
+
 Links with something unfinished, or with replies that wait for them, put themselves on ``hub.watched``; nobody else
 costs anything here.
 """
@@ -29,16 +31,30 @@ async def sweep(hub: Hub, rates: Rates) -> None:
         await trio.sleep(SWEEP_SECONDS)
         now = trio.current_time()
         rates.sample(hub.counters, now)
-        for link in list(hub.watched):
-            if link.late_replies:
-                hub.switchboard.feed_requester(link, give_up_before=now - REPLY_PATIENCE)
-            _check_progress(link, now)
-            if not (link.late_replies or link.inbox.unfinished_bytes or link.pump.arrivals):
-                del hub.watched[link]
-        untold, hub.untold = hub.untold, {}
-        for link in untold:
-            link.tell_taken()
+        _tidy(hub)
+        _look_after(hub, now)
         hub.settle()
+
+
+# Functions of their own, whose variables keep nothing alive until the next round.
+
+
+def _look_after(hub: Hub, now: float) -> None:
+    """End what makes no progress, and tell what was taken over."""
+    for link in list(hub.watched):
+        if link.late_replies:
+            hub.switchboard.feed_requester(link, give_up_before=now - REPLY_PATIENCE)
+        _check_progress(link, now)
+        if not (link.late_replies or link.inbox.unfinished_bytes or link.pump.arrivals):
+            del hub.watched[link]
+    while hub.untold:
+        hub.untold.popitem()[0].windows.tell_taken()
+
+
+def _tidy(hub: Hub) -> None:
+    """Let subscriptions that drop let go of what they need no more."""
+    while hub.untidy:
+        hub.untidy.popitem()[0].tidy()
 
 
 def _check_progress(link: Link, now: float) -> None:

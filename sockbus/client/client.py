@@ -128,7 +128,7 @@ class Client(Keeping):
         """
         yield from self.flushed()
         session = yield from self.connected()
-        draining = [box for box in self.boxes if isinstance(box, Mailbox) and not box.over]
+        draining = [box for box in self.boxes if isinstance(box, Mailbox) and not box.over and box.error is None]
         for box in draining:
             box.over = True
         asked = [session.drain(box) for box in draining]

@@ -1,7 +1,7 @@
 """The bus of programs with an event loop: what Trio's and asyncio's have in common, which is all but the waiting.
 
 An ``async def`` belongs to no runtime as long as it awaits only what is given to it: ``Waits``, which a runtime derives
-from ``EventLoopClient``. ``connect``, ``Bus`` and ``Subscription`` of a runtime derive from what is here.
+from ``EventLoopClient``. ``connect`` and ``Bus`` of a runtime derive from what is here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from threading import get_ident
 from types import TracebackType
-from typing import ClassVar, Generic, Literal, Self, TypeVar, final, overload
+from typing import ClassVar, Generic, Literal, TypeVar, overload
 
 from ..address import Address
 from ..fd import HasFileno
@@ -23,11 +23,11 @@ from ..transport.channel import Channel
 from .answering import Handler, TaskStatus, check_served, new_service, tell_started
 from .client import LEAVE_SECONDS, Client
 from .connecting import BUFFER_BYTES, CONNECT_SECONDS, Connecting, Reconnect, check_reconnect
-from .face import Face, Staying
+from .face import Face
 from .need import Steps
-from .taking import STAYS, Taking
+from .subscription import Subscription
 
-__all__ = ["Batches", "Connect", "EventLoopBus", "EventLoopClient", "Subscription"]
+__all__ = ["Connect", "EventLoopBus", "EventLoopClient"]
 
 T = TypeVar("T")
 B = TypeVar("B", bound="EventLoopBus")
@@ -213,15 +213,20 @@ class EventLoopBus(Face):
         fds: str = "reject",
         capacity: int = 1024,
         capacity_bytes: int = 4 << 20,
+        overflow: Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"] = "block",
+        stall: float | None = None,
     ) -> Subscription:
         """Subscribe to a pattern: an async context manager, in force at the broker once entered.
 
         ``group``: share the messages with the other members of that name and pattern. ``capacity``,
-        ``capacity_bytes``: what may wait here before publishers wait. ``fds``: where the link cannot carry
-        descriptors, "reject" such messages (they count as lost) or "strip" them. Entering raises InvalidTopic,
-        LimitExceeded and ConnectionLost.
+        ``capacity_bytes``: what may wait here before publishers wait, or before ``overflow`` drops instead:
+        "drop_oldest", "drop_newest", "latest" (all but the newest of each topic), or "disconnect", which ends the
+        subscription. ``stall``: a subscription that makes publishers wait and takes nothing for so many seconds is
+        ended (None: as the broker has it; math.inf: never). Taking from one that was ended raises
+        SubscriptionStalled, after what had come. ``fds``: where the link cannot carry descriptors, "reject" such
+        messages (they count as lost) or "strip" them. Entering raises InvalidTopic, LimitExceeded and ConnectionLost.
         """
-        return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes)
+        return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall)
 
     async def request(
         self,
@@ -260,79 +265,3 @@ class EventLoopBus(Face):
             waits.check()
         finally:
             waits.leave(service)
-
-
-@final
-class Subscription(Staying):
-    """Messages of one pattern, as ``Bus.subscribe`` gives them; several tasks may take, each message goes to one.
-
-    Iterating and ``receive`` go on when the connection was lost and is there again; when there will be no other they
-    raise ConnectionLost, after what had come was taken. A message that was taken is never lost to a cancellation.
-    """
-
-    _stays = STAYS
-
-    def __init__(
-        self, waits: EventLoopClient, pattern: str, group: str | None, fds: str, capacity: int, capacity_bytes: int
-    ) -> None:
-        self._waits = waits
-        self._drive = waits.drive
-        self._taking = Taking(waits, pattern, group, fds, capacity, capacity_bytes, how="async with")
-
-    @property
-    def lost(self) -> int:
-        """Messages of this subscription that were lost so far; readable after it was left, too."""
-        return self._taking.mailbox.lost
-
-    @property
-    def interrupted(self) -> int:
-        """How often the connection was lost under it so far: what was published meanwhile never came, uncounted."""
-        return self._taking.mailbox.interrupted
-
-    async def __aenter__(self) -> Self:
-        await self._drive(self._taking.entered())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._taking.leave()
-
-    def __aiter__(self) -> Self:
-        self._taking.check_entered()
-        return self
-
-    async def __anext__(self) -> Message:
-        message = self._taking.take()
-        if message is None:
-            message = await self._drive(self._taking.next())
-            if message is None:
-                raise StopAsyncIteration
-        return message
-
-    async def receive(self) -> Message:
-        """The next message; ConnectionLost when the broker has gone, or the subscription was left."""
-        return await self._drive(self._taking.received())
-
-    def batches(self) -> Batches:
-        """An async iterator of lists of what is there, never empty."""
-        self._taking.check_entered()
-        return Batches(self._waits, self._taking)
-
-
-@final
-class Batches:
-    """The lists of one ``Subscription.batches``."""
-
-    def __init__(self, waits: EventLoopClient, taking: Taking) -> None:
-        self._drive = waits.drive
-        self._taking = taking
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[Message]:
-        taken = await self._drive(self._taking.next_batch())
-        if not taken:
-            raise StopAsyncIteration
-        return taken

@@ -198,7 +198,7 @@ class Keeping(Sending):
         yield from _answered(channel, session.welcome)
         asked: list[Pending] = []
         for box in self.boxes:
-            if box.over:
+            if box.over or box.error is not None:
                 continue
             try:
                 asked.append(session.subscribe(box) if isinstance(box, Mailbox) else session.serve(box))

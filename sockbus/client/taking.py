@@ -7,7 +7,9 @@ from typing import final
 
 from ..errors import ConnectionLost
 from ..message import Message
+from ..protocol.lossy import mailbox_for
 from ..protocol.mailbox import Mailbox, check_capacity
+from ..protocol.overflow import Overflow
 from ..topic import check_pattern
 from .client import Client
 from .need import Gate, Steps
@@ -33,14 +35,18 @@ class Taking:
         fds: str,
         capacity: int,
         capacity_bytes: int,
+        overflow: str,
+        stall: float | None,
         *,
         how: str,
     ) -> None:
-        check_capacity(group, fds, capacity, capacity_bytes)
+        check_capacity(group, fds, capacity, capacity_bytes, overflow, stall)
         self._client = client
         self._pattern = pattern
         self._group = group
         self._capacity = (capacity, capacity_bytes)
+        self._overflow = Overflow(overflow)
+        self._stall = stall
         self._strip = fds == "strip"
         self._how = how
         self._takers = Gate()
@@ -67,7 +73,9 @@ class Taking:
         if self._mailbox is not None:
             raise RuntimeError(f"the subscription to {self._pattern!r} was entered before; make another one")
         check_pattern(self._pattern)
-        mailbox = self._mailbox = Mailbox(self._pattern, self._group, *self._capacity, strip=self._strip)
+        mailbox = self._mailbox = mailbox_for(
+            self._overflow, self._pattern, self._group, *self._capacity, self._stall, strip=self._strip
+        )
         mailbox.wake = self._wake
         try:
             yield from self._client.put_in_force(mailbox)
@@ -86,12 +94,13 @@ class Taking:
         if self._client.error is not None or mailbox.error is not None or mailbox.drained:
             self._takers.open_all()
         elif self._takers:
-            self._takers.open(len(mailbox.queue))
+            self._takers.open(mailbox.ready)
 
     def _check(self) -> None:
-        """Raise why nothing will come any more, if so."""
+        """Raise why no more comes, if that is so."""
         error = self.mailbox.error
         if error is not None:
+            # Each who takes gets one of its own.
             raise type(error)(*error.args) from error
         self._client.check()
 

@@ -103,6 +103,16 @@ def optional_number(values: dict[str, Any], key: str) -> int | None:
     return None if values.get(key) is None else number(values, key)
 
 
+def optional_seconds(values: dict[str, Any], key: str) -> float | None:
+    """A number above zero, which may be infinite, or nil out of a map; nil where the key is absent."""
+    value = values.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not value > 0:
+        raise ProtocolError(f"{key!r} is {value!r:.40} where seconds above 0 belong; see docs/wire.md")
+    return float(value)
+
+
 def numbers(values: dict[str, Any], key: str, count: int) -> tuple[int, ...]:
     """An array of ``count`` unsigned integers out of a map."""
     value = values.get(key)

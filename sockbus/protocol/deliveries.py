@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import final
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, SockbusError
 from ..fd import Fd, close_fds
 from ..message import Message, Peer
 from . import body
 from .frame import DELIVER_COUNTS, LENGTH_OFFSET, PREFIX_BYTES
-from .inbox import TAG_LENGTH, Run
+from .inbox import TAG_LENGTH, Run, topics
+from .lossy import LossyMailbox
 from .mailbox import Mailbox
 from .pieces import Assembly
 
@@ -85,7 +86,10 @@ class Deliveries:
             else:
                 self._put(front, assembly, sender)
         elif front is not None:
-            self._put_run(front, run, sender)
+            if front.is_lossy:
+                self._put_each(front, run, sender)
+            else:
+                self._put_run(front, run, sender)
 
     def _put_run(self, mailbox: Mailbox, run: Run, sender: Peer) -> None:
         topic = self._topic(run.topic)
@@ -102,6 +106,14 @@ class Deliveries:
             mailbox.mark(mailbox.queue[first][0])
         self.touched[mailbox] = None
 
+    def _put_each(self, mailbox: Mailbox, run: Run, sender: Peer) -> None:
+        assert isinstance(mailbox, LossyMailbox)
+        topic = self._topic(run.topic)
+        skip = PREFIX_BYTES + len(run.topic)
+        for _, at, after in topics(run.buffer, run.start, run.end):
+            mailbox.put(Message(topic, run.buffer[at + skip : after], sender), after - at)
+        self.touched[mailbox] = None
+
     def _put(self, mailbox: Mailbox | None, whole: Assembly, sender: Peer) -> None:
         if mailbox is None or mailbox.number not in self.mailboxes:
             close_fds(whole.first.fds)
@@ -109,8 +121,11 @@ class Deliveries:
         message = message_of(
             whole.first, self._topic(whole.first.topic), sender, headers=whole.headers, data=whole.payload()
         )
-        mailbox.mark(message)
-        mailbox.queue.append((message, whole.cost))
+        if isinstance(mailbox, LossyMailbox):
+            mailbox.put(message, whole.cost)
+        else:
+            mailbox.mark(message)
+            mailbox.queue.append((message, whole.cost))
         self.touched[mailbox] = None
 
     def _topic(self, raw: bytes) -> str:
@@ -128,7 +143,17 @@ class Deliveries:
         """Wake the takers of what has come."""
         touched, self.touched = self.touched, {}
         for mailbox in touched:
+            if mailbox.is_lossy:
+                mailbox.give_back()
             mailbox.wake()
+
+    def end(self, number: int, error: SockbusError) -> None:
+        """The broker has ended a subscription; what has come may still be taken."""
+        mailbox = self.mailboxes.get(number)
+        if mailbox is not None:
+            if mailbox.error is None:
+                mailbox.error = error
+            self.touched[mailbox] = None
 
     def remove(self, mailbox: Mailbox) -> bool:
         """The mailbox was left, what still comes for it is thrown away; whether it was in force here."""

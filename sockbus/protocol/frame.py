@@ -46,6 +46,7 @@ MAX_FRAME = 1 << 16
 # The length field counts from behind the ext type byte.
 LENGTH_OFFSET = 6
 FDS_OFFSET = 7
+TOPIC_LENGTH_OFFSET = 9
 SENDER_OFFSET = 10
 SENDER = struct.Struct(">Q")
 LENGTH = struct.Struct(">I")

@@ -31,13 +31,14 @@ from .frame import (
     MIN_FRAME,
     PREFIX,
     PREFIX_BYTES,
+    TOPIC_LENGTH_OFFSET,
     TOPICAL,
     TOTAL,
     Flag,
     Kind,
 )
 
-__all__ = ["MAX_RUN", "Inbox", "Run"]
+__all__ = ["MAX_RUN", "Inbox", "Run", "fit", "topics"]
 
 # A run and the frame in front of it fit into one record.
 MAX_RUN = MAX_FRAME - 64
@@ -149,6 +150,16 @@ def fit(buffer: bytes | bytearray, start: int, end: int, messages: int, size: in
         at += LENGTH_OFFSET + TAG_LENGTH.unpack_from(buffer, at)[1]
         count += 1
     return count, at
+
+
+def topics(buffer: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Of each frame in ``buffer[start:end]`` its topic, and where it starts and ends."""
+    at = start
+    while at < end:
+        topic = at + PREFIX_BYTES
+        after = at + LENGTH_OFFSET + TAG_LENGTH.unpack_from(buffer, at)[1]
+        yield buffer[topic : topic + buffer[at + TOPIC_LENGTH_OFFSET]], at, after
+        at = after
 
 
 class Inbox:

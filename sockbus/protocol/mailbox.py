@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 from ..errors import SockbusError
 from ..message import Message
+from .overflow import Overflow
 
 if TYPE_CHECKING:
     from .sender import Sender
@@ -30,7 +31,9 @@ def no_wake() -> None:
     """Where nobody waits."""
 
 
-def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: int) -> None:
+def check_capacity(
+    group: str | None, fds: str, capacity: int, capacity_bytes: int, overflow: str, stall: float | None
+) -> None:
     """ValueError when a subscription's options are none that a broker takes."""
     if fds not in ("reject", "strip"):
         raise ValueError(f"fds={fds!r} is neither 'reject' nor 'strip'")
@@ -39,6 +42,12 @@ def check_capacity(group: str | None, fds: str, capacity: int, capacity_bytes: i
             raise ValueError(f"{name}={value!r} is not a whole number from 1 to {MAX_CAPACITY}")
     if group is not None and not _is_group(group):
         raise ValueError(f"group={group!r:.80} is not a name of 1 to {MAX_GROUP_BYTES} bytes of UTF-8")
+    if overflow not in tuple(Overflow):
+        raise ValueError(f"overflow={overflow!r:.80} is none of {', '.join(map(repr, map(str, Overflow)))}")
+    if group is not None and overflow != Overflow.BLOCK:
+        raise ValueError(f"overflow={overflow!r} is for a subscription alone; a group waits for its members")
+    if stall is not None and (type(stall) not in (int, float) or not stall > 0):
+        raise ValueError(f"stall={stall!r:.80} is no number of seconds above 0, nor None")
 
 
 def _is_group(name: object) -> bool:
@@ -48,23 +57,35 @@ def _is_group(name: object) -> bool:
         return False
 
 
-@final
 class Mailbox:
     """Messages of one subscription, in order, and the credit that taking them gives back.
 
     It outlives its session: the next one goes on with it. ``wake`` is called when something came or the session ended;
     ``lost`` counts all losses so far, ``interrupted`` how often the connection was lost; ``credit`` is set by the
-    session: it sends what is given back. ``over``: nothing new is taken any more, and ``drained``: nothing new comes.
+    session: it sends what is given back. ``error`` is why nothing more comes, while the bus goes on; ``over``: nothing
+    new is taken any more, and ``drained``: nothing new comes.
     """
 
     __slots__ = (
         "_bytes", "_fds", "_half_bytes", "_half_fds", "_half_messages", "_handed", "_messages", "capacity",
-        "capacity_bytes", "credit", "drained", "error", "group", "interrupted", "is_cut", "lost", "lost_before",
-        "number", "over", "pattern", "queue", "strip", "wake",
+        "capacity_bytes", "credit", "drained", "error", "group", "interrupted", "is_cut", "is_lossy", "lost",
+        "lost_before", "number", "over", "overflow", "pattern", "queue", "stall", "strip", "unsubscribed", "wake",
     )  # fmt: skip
 
-    def __init__(self, pattern: str, group: str | None, capacity: int, capacity_bytes: int, *, strip: bool) -> None:
+    def __init__(
+        self,
+        pattern: str,
+        group: str | None,
+        capacity: int,
+        capacity_bytes: int,
+        overflow: Overflow = Overflow.BLOCK,
+        stall: float | None = None,
+        *,
+        strip: bool,
+    ) -> None:
         self.number = 0
+        self.overflow = overflow
+        self.stall = stall
         self.pattern = pattern
         self.group = group
         self.strip = strip
@@ -73,6 +94,9 @@ class Mailbox:
         self.queue: collections.deque[tuple[Message, int]] = collections.deque()
         self.wake: Callable[[], None] = no_wake
         self.credit: Callable[[Mailbox, int, int, int], None]
+        self.is_lossy = overflow is not Overflow.BLOCK
+        #: whether the broker was told already that this is over
+        self.unsubscribed = False
         self.lost = 0
         #: lost since the last message that came
         self.lost_before = 0
@@ -80,7 +104,6 @@ class Mailbox:
         #: the connection was lost since the last message that came
         self.is_cut = False
         self.over = self.drained = False
-        #: why the broker has ended it
         self.error: SockbusError | None = None
         self._half_messages = (capacity + 1) // 2
         self._half_bytes = (capacity_bytes + 1) // 2
@@ -88,6 +111,24 @@ class Mailbox:
         self._messages = self._bytes = self._fds = 0
         # By the first message of each: handed to a taker that has not come back.
         self._handed: dict[int, tuple[int, int, int]] = {}
+
+    def options(self) -> dict[str, object]:
+        """The body of its SUBSCRIBE."""
+        options: dict[str, object] = {
+            "group": self.group,
+            "credit": [self.capacity, self.capacity_bytes, FD_CAPACITY],
+            "fds": "strip" if self.strip else "reject",
+        }
+        if self.is_lossy:
+            options["overflow"] = str(self.overflow)
+        if self.stall is not None:
+            options["stall"] = self.stall
+        return options
+
+    @property
+    def ready(self) -> int:
+        """How many messages are there."""
+        return len(self.queue)
 
     def note_lost(self, count: int) -> None:
         """Messages were lost before the next one."""

@@ -142,6 +142,14 @@ class Outbox:
         """Bytes in a lane that no batch has taken."""
         return self._lanes[lane].size
 
+    def end_of(self, lane: Lane) -> int:
+        """Where a lane ends now, for ``has_taken``."""
+        return self._lanes[lane].added
+
+    def has_taken(self, lane: Lane, end: int) -> bool:
+        """Whether batches have taken all that was in a lane when it ended there."""
+        return self._lanes[lane].taken >= end
+
     def batch(self) -> Batch | None:
         """What to send next: the rest of an unfinished batch, or a new one; None when nothing is left.
 

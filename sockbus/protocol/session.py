@@ -21,7 +21,8 @@ from .deliveries import Deliveries
 from .frame import Kind
 from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
 from .inbox import Inbox, Run
-from .mailbox import FD_CAPACITY, Mailbox, Service, no_wake
+from .lossy import LossyMailbox
+from .mailbox import Mailbox, Service, no_wake
 from .orders import Orders, error_of
 from .outbox import Lane, Outbox
 from .pending import Pending
@@ -187,7 +188,7 @@ class Session:
         again = False
         for mailbox in self.deliveries.mailboxes.values():
             mailbox.give_back()
-            again = again or bool(mailbox.queue)
+            again = again or mailbox.ready > 0
         return again
 
     # What a program wants
@@ -226,13 +227,10 @@ class Session:
         self._below("subscriptions", len(self.deliveries.mailboxes))
         mailbox.number = self.orders.number()
         mailbox.credit = self._give_back
+        if isinstance(mailbox, LossyMailbox):
+            mailbox.unsubscribe = self._unsubscribe
         self.deliveries.mailboxes[mailbox.number] = mailbox
-        options = {
-            "group": mailbox.group,
-            "credit": [mailbox.capacity, mailbox.capacity_bytes, FD_CAPACITY],
-            "fds": "strip" if mailbox.strip else "reject",
-        }
-        return self.orders.ask(Kind.SUBSCRIBE, mailbox.number, options, topic=mailbox.pattern.encode())
+        return self.orders.ask(Kind.SUBSCRIBE, mailbox.number, mailbox.options(), topic=mailbox.pattern.encode())
 
     def drain(self, mailbox: Mailbox) -> Pending:
         """Take nothing new for a mailbox; who waits until all that was on its way is in it."""
@@ -252,8 +250,12 @@ class Session:
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service; what is on its way is thrown away, its fds closed."""
         was_here = self.deliveries.remove(box) if isinstance(box, Mailbox) else self.calls.remove(box)
-        if was_here and self.error is None:
-            self.orders.leave(Kind.UNSUBSCRIBE if isinstance(box, Mailbox) else Kind.UNSERVE, box.number)
+        if not was_here or self.error is not None:
+            return
+        if isinstance(box, Service):
+            self.orders.leave(Kind.UNSERVE, box.number)
+        elif not box.unsubscribed:
+            self._unsubscribe(box)
 
     def goodbye(self) -> None:
         """Say that this side leaves; nothing is sent after it."""
@@ -270,8 +272,12 @@ class Session:
             )
 
     def _give_back(self, mailbox: Mailbox, messages: int, size: int, fds: int) -> None:
-        if mailbox.number in self.deliveries.mailboxes and self.error is None and not mailbox.over:
+        here = mailbox.number in self.deliveries.mailboxes and self.error is None
+        if here and mailbox.error is None and not mailbox.over:
             self.orders.put(Kind.CREDIT, [messages, size, fds], correlation=mailbox.number)
+
+    def _unsubscribe(self, mailbox: Mailbox) -> None:
+        self.orders.leave(Kind.UNSUBSCRIBE, mailbox.number)
 
     def _on_welcome(self, run: Run) -> None:
         welcome = Welcome.decode(run)
@@ -294,6 +300,8 @@ class Session:
         pending = self.orders.take(run.correlation) or self.calls.requests.pop(run.correlation, None)
         if pending is not None:
             pending.fail(error)
+        else:
+            self.deliveries.end(run.correlation, error)
 
     def _on_goodbye(self, run: Run) -> None:
         self.fail(BrokerClosing(f"the broker has closed the connection: {body.text(body.mapping(run), 'text')}"))

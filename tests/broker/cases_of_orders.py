@@ -31,6 +31,14 @@ def _arrangements() -> Iterator[Case]:
         "an empty group": {**good, "group": ""},
         "a group of 256 bytes": {**good, "group": "g" * 256},
         "a group that is a number": {**good, "group": 1},
+        "an unknown overflow": {**good, "overflow": "wait"},
+        "an overflow that is a number": {**good, "overflow": 1},
+        "an overflow in a group": {**good, "group": "g", "overflow": "latest"},
+        "a stall of nothing": {**good, "stall": 0},
+        "a stall below nothing": {**good, "stall": -1.5},
+        "a stall that is no number": {**good, "stall": float("nan")},
+        "a stall of truth": {**good, "stall": True},
+        "a stall in words": {**good, "stall": "long"},
     }
     for name, body in wrong.items():
         yield case(f"SUBSCRIBE with {name}", lambda p, body=body: [p.control(Kind.SUBSCRIBE, body, 1, "a")])

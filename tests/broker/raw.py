@@ -178,9 +178,10 @@ class Raw:
         *,
         group: str | None = None,
         fds: str = "reject",
+        **more: object,
     ) -> None:
         """Subscribe, and wait until it is in force."""
-        self.send(self.subscription(pattern, number, credit, group=group, fds=fds))
+        self.send(self.subscription(pattern, number, credit, group=group, fds=fds, **more))
         assert self.expect(Kind.OK).correlation == number
 
     def subscription(
@@ -191,11 +192,11 @@ class Raw:
         *,
         group: str | None = None,
         fds: str = "reject",
+        **more: object,
     ) -> bytes:
         """A SUBSCRIBE frame."""
-        return self.control(
-            Kind.SUBSCRIBE, {"group": group, "credit": list(credit), "fds": fds}, correlation=number, topic=pattern
-        )
+        options = {"group": group, "credit": list(credit), "fds": fds, **more}
+        return self.control(Kind.SUBSCRIBE, options, correlation=number, topic=pattern)
 
     def serve(self, pattern: str, number: int = 1, concurrency: int = 64) -> None:
         """Serve, and wait until it is in force."""

@@ -59,6 +59,9 @@ def left_behind(hub: Hub) -> dict[str, object]:
         "watched": len(hub.watched),
         "touched": len(hub.touched),
         "groups": len(hub.groups),
+        "untidy": len(hub.untidy),
+        "untold": len(hub.untold),
+        "watched for stalls": len(hub.stalls._clocks),
         "queued bytes": hub.queued_bytes,
         "held fds": hub.held_fds,
         "sinks": len(hub.router._index),
@@ -119,6 +122,37 @@ def leaves_fds_that_wait(stage: Stage) -> None:
         peer.send(peer.frame(Kind.PUBLISH, "files", pieced(100, b"x"), 3, fds=4, flags=Flag.PIECED), fds)
         peer.send(peer.frame(Kind.REQUEST, "files", pieced(100, b"x"), 5, fds=4, flags=Flag.PIECED), fds)
         reader.expect(Kind.PUBLISH)
+
+
+def links_in_memory() -> list[Link]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Link)]
+
+
+def leaves_what_dropping_subscriptions_keep(stage: Stage) -> None:
+    """The publishers go first, and nothing of theirs is kept but the messages."""
+    with stage.peer() as reader, open_files(4) as fds:
+        for number, overflow in enumerate(("drop_oldest", "drop_newest", "latest", "disconnect")):
+            reader.subscribe("kept", 2 * number + 1, (9, 1 << 20, 9), overflow=overflow)
+        for _ in range(3):
+            with stage.peer() as peer:
+                for _ in range(8):
+                    peer.send(peer.frame(Kind.PUBLISH, "kept", bytes(100)) * 3)
+                peer.send(peer.frame(Kind.PUBLISH, "kept", bytes(100), 3, flags=Flag.RECEIPT))
+                if peer.carries_fds:
+                    peer.send(peer.frame(Kind.PUBLISH, "kept", fds=4), fds)
+                peer.settle()
+        assert reader.expect(Kind.ERROR).correlation == 7
+        eventually(lambda: len(links_in_memory()) == 1)
+        assert stage.hub.queued_bytes > 0
+
+
+def leaves_subscriptions_that_wait_and_one_that_has_stalled(stage: Stage) -> None:
+    with stage.peer() as reader, stage.peer() as peer:
+        for number, stall in ((1, 0.05), (3, None), (5, float("inf"))):
+            reader.subscribe("stalls", number, (1, 1, 1), stall=stall)
+        peer.send(peer.frame(Kind.PUBLISH, "stalls") * 5)
+        assert reader.expect(Kind.ERROR).correlation == 1
 
 
 def leaves_messages_in_pieces(stage: Stage) -> None:

@@ -187,12 +187,28 @@ def test_what_is_not_finished_in_time_ends_the_link_and_not_before(limit: str, n
         assert time.monotonic() - began > 0.9
 
 
+@pytest.mark.parametrize(("stall", "seconds"), [(None, 1.0), (0.3, 0.3), (1.7, 1.7)])
+def test_subscription_without_credit_ends_after_stall_seconds_or_its_own_and_not_before(
+    stall: float | None, seconds: float
+) -> None:
+    with BrokerProcess("--limit", "stall_seconds=1") as broker, Raw(broker.stream) as peer:
+        peer.subscribe(TOPIC, credit=(1, 1, 1), stall=stall)
+        peer.send(peer.frame(Kind.PUBLISH, TOPIC) * 2)
+        began = time.monotonic()
+        frame = peer.expect(Kind.ERROR)
+        assert (frame.body["code"], frame.correlation) == ("stalled", 1)
+        assert f"stall = {seconds:g} s" in frame.body["text"]
+        assert time.monotonic() - began > 0.9 * seconds
+        peer.settle()
+
+
 def test_every_limit_is_in_the_table() -> None:
     tested = {row.limit for row in TABLE} | {
         "total_queue_bytes",
         "total_fds",
         "handshake_seconds",
         "incomplete_seconds",
+        "stall_seconds",
     }
     assert tested - {None} == set(LIMITS)
     assert json.dumps(Limits().as_dict())

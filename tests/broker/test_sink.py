@@ -3,95 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import struct
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockbus.broker.outlet import Starved
+from sockbus.broker.group import Group
 from sockbus.broker.parcel import Parcel, Tally
-from sockbus.broker.sink import Group, Sink, Subscription
-from sockbus.fd import SharedFds
-from sockbus.protocol.frame import PREFIX_BYTES, Kind, encode
+from sockbus.broker.sink import Sink
+from sockbus.broker.subscription import Subscription
+from sockbus.errors import SubscriptionStalled
+from tests.broker.links import Publisher, Receiver
 
 PLENTY = (1 << 40, 1 << 40, 1 << 40)
-
-
-class Publisher:
-    """Where parcels come from; ``done`` are those that have left every sink, in that order."""
-
-    def __init__(self) -> None:
-        self.done: list[Parcel] = []
-        self._next = itertools.count()
-
-    def parcel_done(self, parcel: Parcel) -> None:
-        self.done.append(parcel)
-
-    def run(self, count: int, size: int = 100) -> Parcel:
-        """``count`` plain messages in one slice, each with a number of its own."""
-        frames = [self._frame(size) for _ in range(count)]
-        return Parcel(self, (b"".join(frames),), count, sum(map(len, frames)))
-
-    def message(self, size: int = 100, fds: int = 0, tally: Tally | None = None, pieces: int = 0) -> Parcel:
-        """One message, with descriptors that are none, and in pieces."""
-        shared = Files(tuple(range(fds))) if fds else None
-        frames = [self._frame(size), *[encode(Kind.PIECE, payload=b"x") for _ in range(pieces)]]
-        return Parcel(self, frames, 1, size + pieces, shared, tally)
-
-    def _frame(self, size: int) -> bytes:
-        return encode(Kind.PUBLISH, payload=struct.pack(">I", next(self._next)).ljust(size - PREFIX_BYTES, b"."))
-
-
-class Files(SharedFds):
-    """Numbers that are nobody's descriptors."""
-
-    def release(self) -> None:
-        self.fds = ()
-
-
-class Receiver:
-    """A link that has room for ``room`` deliveries; ``got`` are the numbers of the messages that it was given."""
-
-    def __init__(self, *, carries_fds: bool = True) -> None:
-        self.carries_fds = carries_fds
-        self.room = 1 << 30
-        self.got: list[int] = []
-        self.fds: list[int] = []
-        self.fronts: list[tuple[int, int]] = []
-        self.starved: dict[Starved, None] = {}
-
-    def has_room(self, fds: int) -> bool:
-        return self.room > 0
-
-    def starve(self, waiting: Starved) -> None:
-        self.starved[waiting] = None
-
-    def put_front(self, front: bytes, lost: int) -> None:
-        self._note(front)
-
-    def deliver(self, front: bytes, parcel: Parcel, frames: Sequence[bytes], fds: SharedFds | None, count: int) -> None:
-        self.room -= 1
-        self._note(front)
-        assert self.fronts[-1][0] == count
-        data, at = frames[0], 0
-        while at < len(data):
-            (length,) = struct.unpack_from(">I", data, at + 1)
-            self.got.append(struct.unpack_from(">I", data, at + PREFIX_BYTES)[0])
-            at += length + 6
-        self.fds.append(len(fds.fds) if fds is not None else 0)
-
-    def feed(self, room: int = 1 << 30) -> None:
-        """There is room again."""
-        self.room = room
-        starved, self.starved = self.starved, {}
-        for waiting in starved:
-            waiting.progress()
-
-    def _note(self, front: bytes) -> None:
-        count, lost = struct.unpack_from(">xIxI", front, PREFIX_BYTES + 1)
-        self.fronts.append((count, lost))
 
 
 def subscription(
@@ -216,14 +140,23 @@ class TestRoom:
     def test_end_drops_what_waits_and_says_so(self, publisher: Publisher, link: Receiver) -> None:
         link.room = 0
         sink, other = subscription(link), subscription(Receiver())
-        tally = Tally(1, 2)
+        tally = Tally(publisher, 1, 2)
         parcel = publisher.message(tally=tally)
         offer(sink, parcel)
         offer(other, parcel)
         assert publisher.done == []
         sink.close()
         assert publisher.done == [parcel]
+        assert publisher.told == [tally]
         assert (tally.matched, tally.delivered, tally.dropped, tally.without_fds) == (2, 1, 1, 0)
+
+    def test_end_that_comes_before_it_is_left_counts_what_waits(self, publisher: Publisher, link: Receiver) -> None:
+        sink = subscription(link, 2)
+        offer(sink, publisher.run(5), publisher.run(4))
+        assert sink.waiting_messages == 7
+        link.end_subscription(sink, SubscriptionStalled("x"))
+        assert link.story == [(0, 0), (1, 0), (-1, 7)]
+        assert (sink.lost, sink.ended, len(publisher.done)) == (7, True, 2)
 
     def test_end_in_the_middle_of_a_run_ends_it_once(self, publisher: Publisher, link: Receiver) -> None:
         sink = subscription(link, 2)
@@ -239,7 +172,7 @@ class TestWithoutFds:
 
     def test_rejected_message_is_lost_and_said_to_be(self, publisher: Publisher) -> None:
         link = Receiver(carries_fds=False)
-        sink, tally = subscription(link), Tally(1, 1)
+        sink, tally = subscription(link), Tally(publisher, 1, 1)
         offer(sink, publisher.message(fds=1, tally=tally))
         assert (link.got, link.fronts, sink.lost) == ([], [(0, 1)], 1)
         assert (tally.delivered, tally.dropped, tally.without_fds) == (0, 0, 1)
@@ -352,7 +285,7 @@ class TestGroup:
     def test_message_with_fds_that_no_member_carries_is_lost_once(self, publisher: Publisher) -> None:
         links = [Receiver(carries_fds=False), Receiver(carries_fds=False)]
         members = [subscription(link) for link in links]
-        tally = Tally(1, 1)
+        tally = Tally(publisher, 1, 1)
         offer(self.group(*members), publisher.message(fds=1, tally=tally))
         assert sum(member.lost for member in members) == 1
         assert sorted(len(link.fronts) for link in links) == [0, 1]

@@ -45,7 +45,8 @@ def common_broker() -> Iterator[BrokerProcess]:
     """One broker for all tests that do it no harm."""
     with BrokerProcess() as broker:
         yield broker
-        assert broker.log == ""
+        # On a slow machine a reader that is made to stop may be named.
+        assert [line for line in broker.log.splitlines() if "gave no credit back" not in line] == []
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ async def test_others_go_on_beside_a_stopped_consumer(connect: Connect, runtime:
         connect() as sender,
         connect() as other,
         connect() as taker,
-        taker.subscribe(f"{topic}.stopped", capacity=4),
+        taker.subscribe(f"{topic}.stopped", capacity=4, stall=inf),
         taker.subscribe(f"{topic}.read") as read,
         runtime.serving(taker, f"{topic}.served", lambda request: request.payload),
         runtime.during(flood := Flood(sender, f"{topic}.stopped")),
@@ -126,7 +127,7 @@ async def test_publisher_goes_on_to_others_until_its_window_is_spent(
     async with (
         connect() as sender,
         connect() as taker,
-        taker.subscribe(f"{topic}.stopped", capacity=1) as stopped,
+        taker.subscribe(f"{topic}.stopped", capacity=1, stall=inf) as stopped,
         taker.subscribe(f"{topic}.read") as read,
     ):
         for number in range(100):

@@ -332,12 +332,13 @@ async def test_states_come_in_order(connect: Connect, runtime: Runtime, broker: 
 
         async def restart() -> None:
             await runtime.in_thread(broker.kill)
-            while BusState.WAITING not in seen:
+            while len(seen) == 1:
                 await runtime.turn()
             await runtime.in_thread(broker.start)
 
         await runtime.gather(watch, restart)
-    assert (seen[0], seen[1], seen[-1], bus.state) == ("connected", "waiting", "connected", "closed")
+    assert (seen[0], seen[-1], bus.state) == ("connected", "connected", "closed")
+    assert seen[1] in (BusState.CONNECTING, BusState.WAITING)
     assert set(seen[2:-1]) <= {BusState.CONNECTING, BusState.WAITING}
 
 

@@ -1,0 +1,37 @@
+"""What the subscriptions of one link keep that drop what they cannot take: charged to the link, not to publishers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .lossy import Lossy
+
+__all__ = ["Holdings"]
+
+
+@final
+class Holdings:
+    """The account of one link. One message may exceed ``link_queue_bytes``, and one ``link_fds``."""
+
+    __slots__ = ("_hub", "bytes", "fds")
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.bytes = self.fds = 0
+
+    def has_room(self, fds: int) -> bool:
+        """Whether one more message may be kept."""
+        limits = self._hub.limits
+        return self.bytes < limits.link_queue_bytes and not (fds and self.fds >= limits.link_fds)
+
+    def add(self, size: int, fds: int) -> None:
+        """So much more is kept, or less."""
+        self.bytes += size
+        self.fds += fds
+        self._hub.queued_bytes += size
+
+    def note_untidy(self, subscription: Lossy) -> None:
+        """Let it tidy up within a second."""
+        self._hub.untidy[subscription] = None

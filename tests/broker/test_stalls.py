@@ -1,0 +1,263 @@
+"""Who is stalled and who is only slow: the rule on a clock of its own, and over real sockets."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sockbus.broker.quiet import QuietLog
+from sockbus.broker.stalls import WARNING_SECONDS, Stalls
+from sockbus.broker.subscription import Subscription
+from sockbus.errors import SockbusError
+from sockbus.protocol.frame import Flag, Kind
+from tests.broker.links import Publisher, Receiver
+from tests.broker.raw import Raw
+from tests.brokers import BrokerProcess
+
+TOPIC = "t"
+
+
+class Link(Receiver):
+    """One whose outbox moves when it is told to, and who notes what has ended."""
+
+    def __init__(self, stalls: Stalls) -> None:
+        super().__init__()
+        self.stalls = stalls
+        self.outlet: Any = self
+        self.account = SimpleNamespace(key="uid 1")
+        self.hub.log = QuietLog("sockbus.broker")
+        self.moved_at = -math.inf
+        self.queued = self.sent = 0
+        self.ended_at: list[tuple[float, str]] = []
+
+    def __repr__(self) -> str:
+        return "peer 1"
+
+    def mark(self) -> tuple[int, int]:
+        return self.queued, 0
+
+    def has_sent(self, mark: tuple[int, int]) -> bool:
+        return self.sent >= mark[0]
+
+    def wait(self, subscription: Subscription) -> None:
+        self.stalls.watch(self, subscription)  # type: ignore[arg-type]
+
+    def end_subscription(self, subscription: Subscription, error: SockbusError) -> None:
+        super().end_subscription(subscription, error)
+        self.stalls.forget(subscription)
+        self.ended_at.append((self.stalls._now(), str(error)))
+
+
+class Stage:
+    """A clock, and a subscription of one message at a time."""
+
+    def __init__(self, stall: float = 10.0) -> None:
+        self.now = 0.0
+        self.publisher = Publisher()
+        self.link = Link(Stalls(lambda: self.now))
+        self.sink = self.subscribe(stall)
+
+    def subscribe(self, stall: float) -> Subscription:
+        return Subscription(self.link, 1, "a.b", (1, 1000, 1), strip=False, stall=stall)
+
+    def publish(self, count: int = 2) -> None:
+        for _ in range(count):
+            self.sink.offer(self.publisher.run(1))
+
+    def credit(self) -> None:
+        self.sink.give_back(1, 100, 0)
+        self.sink.progress()
+
+    def pass_time(self, seconds: float) -> None:
+        """Look whenever it is due."""
+        until = self.now + seconds
+        due = self.link.stalls._due
+        while due and due[0][0] <= until:
+            self.now = max(self.now, due[0][0])
+            self.link.stalls.look(self.now)
+        self.now = until
+
+    @property
+    def ended(self) -> bool:
+        return self.sink.ended
+
+
+class TestClock:
+    def test_stall_begins_when_messages_wait_and_ends_it_on_time(self) -> None:
+        stage = Stage()
+        stage.publish(1)
+        stage.pass_time(100)
+        assert not stage.ended
+        stage.publish(3)
+        stage.pass_time(9.99)
+        assert not stage.ended
+        stage.pass_time(0.01)
+        ((when, text),) = stage.link.ended_at
+        assert when == 110
+        assert text == (
+            "the subscription to 'a.b' was ended: no credit came back for stall = 10 s while 3 messages wait and 1 are "
+            "outstanding, of a capacity of 1 messages and 1000 bytes; take messages faster, or subscribe with a longer "
+            "stall or an overflow that drops"
+        )
+        assert (stage.sink.lost, stage.link.story) == (3, [(0, 0), (-1, 3)])
+        assert len(stage.publisher.done) == 4
+
+    def test_credit_starts_the_time_anew(self) -> None:
+        stage = Stage(0.25)
+        stage.publish(20)
+        for _ in range(18):
+            stage.pass_time(0.24)
+            stage.credit()
+        assert not stage.ended
+        stage.pass_time(0.26)
+        assert stage.link.ended_at[0][0] == pytest.approx(18 * 0.24 + 0.25)
+
+    def test_credit_that_lets_nothing_start_counts_too(self) -> None:
+        stage = Stage()
+        stage.sink.offer(stage.publisher.run(1, 5000))
+        stage.publish(1)
+        for _ in range(40):
+            stage.pass_time(9)
+            stage.sink.give_back(0, 100, 0)
+            stage.sink.progress()
+            assert not stage.ended
+        stage.pass_time(11)
+        assert stage.ended
+
+    def test_one_that_was_drained_meanwhile_begins_anew(self) -> None:
+        stage = Stage()
+        stage.publish(2)
+        stage.pass_time(9)
+        stage.credit()
+        stage.credit()
+        stage.publish(2)
+        stage.pass_time(9.9)
+        assert not stage.ended
+        stage.pass_time(0.2)
+        assert stage.ended
+
+    def test_bytes_of_its_messages_that_leave_start_the_time_anew(self) -> None:
+        stage = Stage()
+        stage.link.queued = 1000
+        stage.publish()
+        for _ in range(20):
+            stage.pass_time(5)
+            stage.link.moved_at = stage.now
+            stage.link.sent += 40
+        assert not stage.ended
+        stage.pass_time(11)
+        assert stage.ended
+
+    def test_bytes_behind_its_messages_do_not(self) -> None:
+        stage = Stage()
+        stage.link.queued = 100
+        stage.publish()
+        for _ in range(5):
+            stage.pass_time(5)
+            stage.link.moved_at = stage.now
+            stage.link.sent += 1000
+        assert stage.ended
+
+    def test_one_with_credit_waits_for_room_as_long_as_its_link_moves(self) -> None:
+        stage = Stage()
+        stage.link.room = 0
+        stage.publish()
+        for _ in range(20):
+            stage.pass_time(5)
+            stage.link.moved_at = stage.now
+        assert not stage.ended
+        stage.pass_time(11)
+        assert stage.ended
+
+    def test_stall_that_never_comes(self) -> None:
+        stage = Stage(math.inf)
+        stage.publish()
+        stage.pass_time(1e9)
+        assert not stage.ended
+        assert not stage.link.stalls._due
+        assert not stage.link.stalls._clocks
+
+    def test_shortest_stall_ends_it_at_the_next_look(self) -> None:
+        stage = Stage(1e-300)
+        stage.publish()
+        stage.pass_time(0.02)
+        assert stage.ended
+
+    def test_those_that_have_ended_leave_nothing_behind(self) -> None:
+        stage = Stage()
+        for _ in range(1000):
+            stage.sink = stage.subscribe(10)
+            stage.publish()
+            stage.link.stalls.forget(stage.sink)
+        assert len(stage.link.stalls._due) < 200
+        assert not stage.link.stalls._clocks
+
+
+class TestWarning:
+    def test_log_names_it_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        stage = Stage(60)
+        stage.publish(10)
+        with caplog.at_level(logging.WARNING):
+            stage.pass_time(WARNING_SECONDS - 0.1)
+            assert caplog.messages == []
+            stage.pass_time(0.2)
+            (line,) = caplog.messages
+            for _ in range(5):
+                stage.credit()
+                stage.pass_time(20)
+        assert caplog.messages == [line]
+        assert line == (
+            "peer 1 gave no credit back for 5 s on its subscription to 'a.b': 9 messages wait and 1 are outstanding, "
+            "of a capacity of 1 messages and 1000 bytes; publishers to it wait. It should take messages faster, or "
+            "subscribe with an overflow that drops"
+        )
+
+
+class TestSockets:
+    def test_ended_subscription_keeps_its_number_until_it_is_left(self) -> None:
+        with (
+            BrokerProcess("--limit", "subscriptions=1") as broker,
+            Raw(broker.stream) as peer,
+            Raw(broker.stream) as other,
+        ):
+            peer.subscribe(TOPIC, credit=(1, 100, 1), stall=0.1)
+            other.send(other.frame(Kind.PUBLISH, TOPIC) * 3)
+            other.send(other.frame(Kind.PUBLISH, TOPIC, correlation=5, flags=Flag.RECEIPT))
+            assert peer.expect(Kind.DELIVER).body == [1, 0]
+            assert peer.expect(Kind.DELIVER).body == [0, 3]
+            error = peer.expect(Kind.ERROR)
+            assert (error.correlation, error.body["code"]) == (1, "stalled")
+            assert other.expect(Kind.RECEIPT).body == [1, 0, 1, 0]
+            # Credit that crossed the ERROR is ignored, and so is what would be too much.
+            peer.send(peer.control(Kind.CREDIT, [1, 1 << 40, 0], correlation=1))
+            other.send(other.frame(Kind.PUBLISH, TOPIC, correlation=7, flags=Flag.RECEIPT))
+            assert other.expect(Kind.RECEIPT).body == [0, 0, 0, 0]
+            peer.send(peer.control(Kind.UNSUBSCRIBE, correlation=1))
+            assert peer.expect(Kind.OK).correlation == 1
+            peer.subscribe(TOPIC, 3)
+            peer.send(peer.subscription(TOPIC, 5))
+            assert peer.expect(Kind.ERROR).body["code"] == "limit"
+
+    def test_reader_that_takes_little_by_little_is_not_stalled(self) -> None:
+        """It gives no credit until all is here, which takes many times its stall."""
+        messages = 200
+        with BrokerProcess() as broker, Raw(broker.stream) as peer, Raw(broker.stream) as other:
+            peer.subscribe(TOPIC, credit=(messages, 1 << 40, 1), stall=0.4)
+            for number in range(messages):
+                other.send(other.frame(Kind.PUBLISH, TOPIC, bytes(60_000)))
+                if number % 10 == 9:
+                    other.settle()
+            other.send(other.frame(Kind.PUBLISH, TOPIC))
+            began = time.monotonic()
+            for _ in range(messages):
+                peer.expect(Kind.PUBLISH)
+                time.sleep(0.01)
+            assert time.monotonic() - began > 1.2
+            size = 60_000 + 26 + len(TOPIC)
+            peer.send(peer.control(Kind.CREDIT, [messages, messages * size, 0], correlation=1))
+            assert peer.expect(Kind.PUBLISH, Kind.ERROR).kind is Kind.PUBLISH
