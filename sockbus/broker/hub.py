@@ -56,6 +56,8 @@ class Hub:
         #: subscriptions that keep bytes of messages that are gone, for the sweeper
         self.untidy: dict[Lossy, None] = {}
         self.stalls = Stalls(self.now)
+        #: the broker stops: nobody is granted a new window
+        self.closing = False
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself

@@ -130,6 +130,7 @@ class Link:
 
     def leave_off(self, goodbye: bytes) -> None:
         """The broker stops: read no more, and let ``goodbye`` be the last that is sent."""
+        self.windows.tell_taken()
         self.outlet.outbox.put_last(goodbye)
         self.hub.touched[self] = None
         self._reading.cancel()

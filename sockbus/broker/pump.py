@@ -117,6 +117,11 @@ class Pump:
         """The cost of what was published and waits somewhere."""
         return sum(parcel.cost for parcel in self._held)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that was published waits somewhere, or has not come whole."""
+        return bool(self._held or self.arrivals)
+
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel has left every sink: the flush that waits for it."""
         self._held.pop(parcel, None)

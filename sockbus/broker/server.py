@@ -22,6 +22,7 @@ from ..protocol.frame import Kind, control
 from ..transport.base import Transport
 from ..transport.listener import Listener
 from .admission import Porch
+from .closing import say_goodbye
 from .config import Config, settle_total_fds
 from .hub import Hub
 from .link import Link
@@ -33,8 +34,6 @@ __all__ = ["Server"]
 
 log = logging.getLogger("sockbus.broker")
 
-# Seconds that a stopping broker takes to send what is queued.
-GRACE = 5.0
 # Seconds to wait after an accept that failed for want of descriptors: readiness would show again at once.
 ACCEPT_PAUSE = 0.1
 # Connections accepted in one turn before others run.
@@ -87,7 +86,7 @@ class Server:
                     task_status.started()
                     await self._stopping.wait()
                     welcoming.cancel_scope.cancel()
-                await self._say_goodbye()
+                await say_goodbye(self.hub)
                 links.cancel_scope.cancel()
         finally:
             self._close()
@@ -116,19 +115,6 @@ class Server:
             if address.scheme == "tcp":
                 shown = str(listener.address)
         self.addresses.append(shown)
-
-    async def _say_goodbye(self) -> None:
-        frame = control(Kind.GOODBYE, {"text": "the broker is stopping"})
-        links = list(self.hub.links.values())
-        for link in links:
-            link.leave_off(frame)
-        self.hub.settle()
-        with trio.move_on_after(GRACE) as grace:
-            for link in links:
-                await link.outlet.flushed()
-        if grace.cancelled_caught:
-            left = sum(link.outlet.outbox.queued_bytes for link in links)
-            log.warning("%d bytes could not be sent within %g s of stopping", left, GRACE)
 
     def _close(self) -> None:
         for listener, _ in self._listeners:

@@ -30,7 +30,7 @@ class Windows:
 
     def settle(self) -> None:
         """At the end of a turn: tell what is due now, and note what is to be told within a second."""
-        if not self._link.pump.is_open or self._is_overdrawn():
+        if not self._link.pump.is_open or self._is_held():
             return
         if any(intake.moved and intake.due() for intake in self._intakes):
             self._tell()
@@ -43,11 +43,13 @@ class Windows:
             self._tell()
             self._link.hub.touched[self._link] = None
 
-    def _is_overdrawn(self) -> bool:
-        return self._link.hub.admission.is_overdrawn(self._link.account)
+    def _is_held(self) -> bool:
+        """Whether there is no more window for this peer, whatever it has used."""
+        hub = self._link.hub
+        return hub.closing or hub.admission.is_overdrawn(self._link.account)
 
     def _tell(self) -> None:
-        if not self._is_overdrawn():
+        if not self._is_held():
             for intake in self._intakes:
                 intake.grant()
         self._publishes.told_messages = self._publishes.taken_messages

@@ -159,7 +159,7 @@ class Client(Keeping):
         except SockbusError as failure:
             if error is not None:
                 error.add_note(f"besides, leaving the bus failed: {failure}")
-            elif self.error is None or not was_flushed:
+            elif self.error is None or not (was_flushed or self.session.is_flushed):
                 raise
         finally:
             self.session.goodbye()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import final
 
 from ..fd import SharedFds
-from .frame import LENGTH, LENGTH_OFFSET, MAX_FRAME
+from .frame import LENGTH, LENGTH_OFFSET, MAX_FRAME, Kind
 
 __all__ = ["Batch", "Lane", "Outbox"]
 
@@ -185,6 +185,12 @@ class Outbox:
                     fds.release()
         self.queued_bytes = self._batch.size if self._batch is not None else 0
 
+    def count_publishes(self) -> int:
+        """How many publishes have not left whole; their pieces are not counted."""
+        buffers = list(self._batch.buffers) if self._batch is not None else []
+        buffers += [chunk.data for chunk in self._lanes[Lane.MESSAGES].chunks]
+        return sum(map(_count_publishes, buffers))
+
     def unwritten(self) -> Iterator[tuple[Buffer, SharedFds | None]]:
         """Take out the messages that no write has begun with, as whole frames; holds on descriptors pass to the caller.
 
@@ -245,3 +251,17 @@ class Outbox:
                 return
             self._last.popleft()
             self._lanes[Lane.CONTROL].put(frame, None)
+
+
+def _count_publishes(data: Buffer) -> int:
+    whole, begun = bytes(data), 0
+    if isinstance(data, memoryview):
+        # The rest of a batch; a frame of which some has left has not left whole.
+        whole = bytes(data.obj)
+        begun = len(whole) - len(data)
+    count = at = 0
+    while at < len(whole):
+        after = at + LENGTH_OFFSET + LENGTH.unpack_from(whole, at + 1)[0]
+        count += after > begun and whole[at + LENGTH_OFFSET] == Kind.PUBLISH
+        at = after
+    return count

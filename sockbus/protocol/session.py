@@ -169,8 +169,12 @@ class Session:
     @property
     def is_flushed(self) -> bool:
         """Whether the broker is known to have taken over everything published."""
+        publishes = self.sender.publishes
         answered = self.flushing is None or self.flushing.succeeded
-        return answered and self.sender.publishes.sent_bytes == self._flushed_bytes
+        if answered and publishes.sent_bytes == self._flushed_bytes:
+            return True
+        # Those that ask for a receipt hear for themselves.
+        return publishes.sent_messages == publishes.taken_messages
 
     def check(self) -> None:
         """Raise why the session ended, if it did."""
