@@ -283,5 +283,5 @@ class Switchboard:
         call.ended = True
         call.link.requests.pop(call.number, None)
         front = control(Kind.ANSWER, correlation=call.number)
-        call.link.put_message(Lane.CALLS, front, None, frames, None)
+        call.link.put_message(Lane.CALLS, front, self._hub.presence, frames, None)
         self._taken(call)

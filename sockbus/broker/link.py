@@ -18,7 +18,7 @@ from ..errors import ProtocolError, SockbusError
 from ..fd import SharedFds, close_fds
 from ..message import Peer
 from ..protocol.frame import Kind, control
-from ..protocol.handshake import HELLO_BYTES, peer_body
+from ..protocol.handshake import HELLO_BYTES
 from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
@@ -285,15 +285,12 @@ class Link:
         self.put_message(Lane.MESSAGES, front, delivery.presence, frames, fds)
 
     def put_message(
-        self, lane: Lane, front: bytes, origin: Presence | None, frames: Sequence[bytes], fds: SharedFds | None
+        self, lane: Lane, front: bytes, origin: Presence, frames: Sequence[bytes], fds: SharedFds | None
     ) -> None:
-        """A message of ``origin`` (None: the broker) behind its front; takes a hold of its own on ``fds``."""
+        """A message of ``origin`` behind its front; takes a hold of its own on ``fds``."""
         if self.gone:
             return
-        if origin is None:
-            self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
-        else:
-            origin.introduce_to(self)
+        origin.introduce_to(self)
         put = self.outlet.put
         put(lane, front)
         for frame in frames:

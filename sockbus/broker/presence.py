@@ -22,12 +22,12 @@ __all__ = ["Presence"]
 
 @final
 class Presence:
-    """What others know of one link, and it of others. ``link`` is None when it has ended."""
+    """What others know of one peer, and it of others. ``link`` is None when it has ended, and for the broker itself."""
 
     __slots__ = ("_audience", "_known", "_remains", "link", "peer")
 
-    def __init__(self, link: Link, peer: Peer) -> None:
-        self.link: Link | None = link
+    def __init__(self, link: Link | None, peer: Peer) -> None:
+        self.link = link
         self.peer = peer
         self._remains = 0
         # Links that this peer was introduced to, and peers that were introduced to this link: each the other's mirror.

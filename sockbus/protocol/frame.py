@@ -60,6 +60,7 @@ class Kind(enum.IntEnum):
     CREDIT = 18
     SERVE = 19
     UNSERVE = 20
+    WILL = 21
     PUBLISH = 32
     PIECE = 33
     RECEIPT = 34
@@ -74,6 +75,8 @@ class Kind(enum.IntEnum):
     PEER = 50
     GONE = 51
     RECEIVED = 52
+    WATCH = 53
+    UNWATCH = 54
 
 
 class Flag(enum.IntEnum):
@@ -83,19 +86,24 @@ class Flag(enum.IntEnum):
     PIECED = 2
     FAILED = 4
     RECEIPT = 8
+    RETAIN = 16
 
 
 #: kind → the flag bits that it may have
 ALLOWED_FLAGS: dict[int, int] = dict.fromkeys(map(int, Kind), 0) | {
-    int(Kind.PUBLISH): int(Flag.HEADERS | Flag.PIECED | Flag.RECEIPT),
+    int(Kind.PUBLISH): int(Flag.HEADERS | Flag.PIECED | Flag.RECEIPT | Flag.RETAIN),
     int(Kind.REQUEST): int(Flag.HEADERS | Flag.PIECED),
     int(Kind.REPLY): int(Flag.HEADERS | Flag.PIECED | Flag.FAILED),
+    int(Kind.DELIVER): int(Flag.RETAIN),
+    int(Kind.WILL): int(Flag.RETAIN),
 }
 
 #: the kinds that start a message and may carry fds, a topic's payload and headers
 FORWARDED = frozenset((int(Kind.PUBLISH), int(Kind.REQUEST), int(Kind.REPLY)))
 #: the kinds whose topic field is used
-TOPICAL = frozenset(int(kind) for kind in (Kind.PUBLISH, Kind.REQUEST, Kind.SUBSCRIBE, Kind.SERVE))
+TOPICAL = frozenset(
+    int(kind) for kind in (Kind.PUBLISH, Kind.REQUEST, Kind.SUBSCRIBE, Kind.SERVE, Kind.WILL, Kind.WATCH)
+)
 
 
 def head(kind: int, topic: bytes, sender: int, correlation: int = 0, fds: int = 0, flags: int = 0) -> bytes:
@@ -118,6 +126,8 @@ def encode(
     return PREFIX.pack(EXT32, length, EXT_TYPE, kind, fds, flags, len(topic), sender, correlation) + topic + payload
 
 
-def control(kind: int, body: object = None, *, correlation: int = 0, sender: int = 0, topic: bytes = b"") -> bytes:
+def control(
+    kind: int, body: object = None, *, correlation: int = 0, sender: int = 0, topic: bytes = b"", flags: int = 0
+) -> bytes:
     """One frame whose body is a msgpack object of the bus's own; PayloadError when it cannot be encoded."""
-    return encode(kind, topic=topic, payload=encode_payload(body), sender=sender, correlation=correlation)
+    return encode(kind, topic=topic, payload=encode_payload(body), sender=sender, correlation=correlation, flags=flags)
