@@ -8,26 +8,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
-from ..errors import LimitExceeded, PermissionDenied, ProtocolError
+from ..errors import LimitExceeded, MessageTooLarge, PermissionDenied, ProtocolError
 from ..message import Peer
 from ..protocol import body
-from ..protocol.frame import MAX_FRAME, Kind, control
+from ..protocol.frame import MAX_FRAME, Flag, Kind, control
 from ..protocol.handshake import FDS, LIMIT_NAMES, Hello, Welcome
 from ..protocol.inbox import Run
 from ..protocol.overflow import Overflow
-from ..topic import is_reserved, parse_pattern
+from ..topic import is_reserved, parse_pattern, parse_topic
 from ..transport.listener import admit_fds
 from .call import Server
+from .herald import Will
 from .lossy import Lossy
 from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .link import Link
 
-__all__ = ["Clerk"]
+__all__ = ["Clerk", "publishable"]
 
 MAX_GROUP_BYTES = 255
 MAX_CREDIT = 1 << 62
+
+
+def publishable(raw: bytes) -> str:
+    """The topic that a peer publishes on; InvalidTopic, PermissionDenied."""
+    topic = parse_topic(raw)
+    if is_reserved(topic):
+        raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+    return topic
 
 
 @final
@@ -45,6 +54,7 @@ class Clerk:
             Kind.CREDIT: self._on_credit,
             Kind.SERVE: self._on_serve,
             Kind.UNSERVE: self._on_unserve,
+            Kind.WILL: self._on_will,
             Kind.CANCEL: self._on_cancel,
             Kind.RECEIVED: self._on_received,
         }
@@ -61,7 +71,7 @@ class Clerk:
         link, limits = self._link, self._hub.limits
         link.carries_fds = link.transport.carries_fds and FDS in hello.features
         peer = link.peer
-        link.peer = link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
+        link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
         link.inbox.carries_fds = link.carries_fds
         link.inbox.max_fds = limits.message_fds
         link.inbox.max_frame = MAX_FRAME
@@ -169,6 +179,17 @@ class Clerk:
             raise ProtocolError(f"server {run.correlation} does not exist")
         self._hub.switchboard.unserve([server])
         self._link.put_last(control(Kind.OK, correlation=run.correlation))
+
+    def _on_will(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        topic = publishable(run.topic)
+        payload = run.body
+        limit = self._hub.limits.message_bytes
+        if len(payload) > limit:
+            raise MessageTooLarge(f"a will of {len(payload)} bytes exceeds message_bytes = {limit}; make it smaller")
+        link.will = Will(topic, payload, link.number, run.correlation, retain=bool(run.flags & Flag.RETAIN))
+        link.put_control(control(Kind.OK, correlation=run.correlation))
 
     def _below(self, name: str, count: int, limit: int) -> None:
         if count >= limit:

@@ -8,6 +8,7 @@ whole.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +21,10 @@ from .admission import Account, Admission
 from .calls import Switchboard
 from .config import Limits
 from .group import Group
+from .herald import Herald
+from .mortality import Mortality
+from .parcel import Parcel
+from .presence import Presence
 from .quiet import QuietLog
 from .sink import Sink
 from .stalls import Stalls
@@ -58,6 +63,13 @@ class Hub:
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself
         self.peer = Peer(0, "sockbus broker", "broker", os.geteuid(), os.getegid(), os.getpid())
+        self.presence = Presence(None, self.peer)
+        # It is never gone.
+        self.presence.keep()
+        self.herald = Herald(self)
+        self.mortality = Mortality()
+        #: what goes now goes because the broker does
+        self.is_stopping = False
         #: bound addresses of the listeners, as getsockname(2) gives them
         self.own_names: set[object] = set()
         self._relief = trio.lowlevel.ParkingLot()
@@ -95,6 +107,14 @@ class Hub:
     def fds_released(self, count: int) -> None:
         """Descriptors that the broker held were handed to be closed."""
         self.held_fds -= count
+
+    def offer(self, parcel: Parcel, sinks: Sequence[Sink]) -> None:
+        """Give a parcel to the sinks of its plan."""
+        # One hold of its own, so that it is not done before every sink has seen it.
+        parcel.pending = 1
+        for sink in sinks:
+            sink.offer(parcel)
+        parcel.finish()
 
     def subscribe(self, subscription: Subscription, group: str | None) -> None:
         """Put a subscription in force."""

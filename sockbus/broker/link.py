@@ -23,6 +23,7 @@ from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
 from .call import Call, Reply, Server
+from .herald import Will
 from .holdings import Holdings
 from .hub import Hub
 from .intake import Intake
@@ -51,16 +52,8 @@ class Link:
         self.hub = hub
         self.transport = transport
         self.number = hub.new_peer_number()
-        credentials = transport.credentials()
-        host = "" if credentials else transport.remote_host()
-        self.peer = Peer(
-            self.number,
-            None,
-            transport.name,
-            credentials.uid if credentials else None,
-            credentials.gid if credentials else None,
-            credentials.pid if credentials else None,
-        )
+        self.presence = Presence.of(self, self.number, transport)
+        host = "" if self.peer.uid is not None else transport.remote_host()
         self.carries_fds = False
         self.inbox = Inbox(
             carries_fds=transport.carries_fds, max_fds=0, max_frame=HELLO_BYTES, record=transport.records
@@ -83,8 +76,9 @@ class Link:
         self.holdings = Holdings(hub)
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
-        self.presence = Presence(self, self.peer)
         self.progress_at = hub.now()
+        #: what to publish when the peer goes without goodbye
+        self.will: Will | None = None
         #: called when the handshake is done, or the link gone before it was
         self.opened: Callable[[], None] = lambda: None
         self.gone = False
@@ -93,6 +87,7 @@ class Link:
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._end_reason: SockbusError | None = None
+        self._at_end = False
 
     def __repr__(self) -> str:
         name = f" {self.peer.name!r}" if self.peer.name else ""
@@ -116,6 +111,9 @@ class Link:
         except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
             log.exception("%r ran into a fault of the broker's", self)
             self._end_reason = ProtocolError("the broker met a fault of its own; see its log")
+        except trio.Cancelled:
+            self.hub.is_stopping = True
+            raise
         finally:
             self._withdraw()
             if self._end_reason is not None:
@@ -170,6 +168,7 @@ class Link:
             close_fds(fds)
             if self.transport.end_is_record():
                 raise ProtocolError("an empty record came; a record holds at least one frame")
+            self._at_end = True
             self.inbox.end()
             return False
         self.hub.counters.bytes_in += len(data)
@@ -207,7 +206,8 @@ class Link:
         self.publish_intake.write_off(self.pump.held_bytes)
         self.account.orphaned_bytes += self.publish_intake.held_bytes
         hub = self.hub
-        hub.links.pop(self.number, None)
+        was_open = hub.links.pop(self.number, None) is not None
+        hub.mortality.forget(self)
         hub.watched.pop(self, None)
         subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
         self.subscriptions.clear()
@@ -216,8 +216,16 @@ class Link:
         self.inbox.close()
         for intake in (self.requests_intake, self.replies_intake):
             intake.write_off(0)
+        if was_open and not hub.is_stopping:
+            hub.herald.left(self, self._why())
         self.presence.end()
         hub.settle()
+
+    def _why(self) -> str:
+        """The reason of its end, as others are told."""
+        if self.pump.is_closed:
+            return "left"
+        return "lost" if self._at_end or self._end_reason is None else str(self._end_reason)[:ERROR_CHARACTERS]
 
     def _close(self) -> None:
         self.outlet.close()
@@ -231,6 +239,8 @@ class Link:
     def open(self) -> None:
         """The handshake is done."""
         self.hub.links[self.number] = self
+        self.hub.mortality.note(self)
+        self.hub.herald.joined(self)
         self.pump.open()
         self.opened()
 
@@ -341,5 +351,7 @@ class Link:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes
         # Of a message in pieces only what has come.
         charged += self.replies_intake.held_bytes - self.pump.arrivals.missing_bytes
+        if self.will is not None and not self.gone:
+            charged += len(self.will.frame)
         self.hub.queued_bytes += charged - self._charged_bytes
         self._charged_bytes = charged

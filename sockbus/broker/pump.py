@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ..errors import LimitExceeded, PermissionDenied, ProtocolError
+from ..errors import LimitExceeded, ProtocolError
 from ..fd import SharedFds, close_fds
 from ..protocol import body
 from ..protocol.frame import Flag, Kind, control
 from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
 from ..protocol.inbox import MAX_RUN, Run
 from ..routing.router import Plan
-from ..topic import is_reserved, parse_topic
+from ..topic import parse_topic
 from .arrivals import Arrivals, Frames
 from .call import Call
-from .clerk import Clerk
+from .clerk import Clerk, publishable
 from .parcel import Parcel, Tally
 from .sink import Sink
 
@@ -168,19 +168,12 @@ class Pump:
 
     def _offer(self, sinks: tuple[Sink, ...], parcel: Parcel) -> None:
         self.link.presence.keep()
-        # One hold of its own, so that it is not done before every sink has seen it.
-        parcel.pending = 1
-        for sink in sinks:
-            sink.offer(parcel)
-        parcel.finish()
+        self.hub.offer(parcel, sinks)
         if parcel.pending:
             self._held[parcel] = None
 
     def _plan(self, raw: bytes) -> Plan[Sink]:
-        topic = parse_topic(raw)
-        if is_reserved(topic):
-            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
-        plan = self.hub.router.plan(topic)
+        plan = self.hub.router.plan(publishable(raw))
         if len(plan.sinks) <= PLANNED_SINKS:
             if len(self._plans) >= PLANS:
                 self._plans.clear()

@@ -82,6 +82,7 @@ class Server:
                         welcoming.start_soon(self._accept, listener, porch, links)
                     welcoming.start_soon(sweep, self.hub, self._rates)
                     welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
+                    await welcoming.start(self.hub.mortality.watch_over)
                     for text in self.addresses:
                         self._listening(text)
                     task_status.started()
@@ -119,6 +120,7 @@ class Server:
 
     async def _say_goodbye(self) -> None:
         frame = control(Kind.GOODBYE, {"text": "the broker is stopping"})
+        self.hub.is_stopping = True
         links = list(self.hub.links.values())
         for link in links:
             link.leave_off(frame)

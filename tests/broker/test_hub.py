@@ -220,9 +220,8 @@ def leaves_a_server_that_never_answers(stage: Stage) -> None:
             with stage.peer() as peer:
                 peer.send(peer.frame(Kind.REQUEST, "never", correlation=1))
                 server.expect(Kind.REQUEST)
-        eventually(lambda: len(stage.hub.links) == 1)
-        gc.collect()
-        assert sum(isinstance(thing, Link) for thing in gc.get_objects()) == 1
+        # A link that is closing is there a moment longer than its entry.
+        eventually(lambda: gc.collect() >= 0 and sum(isinstance(thing, Link) for thing in gc.get_objects()) == 1)
 
 
 def leaves_a_backlog_unread(stage: Stage) -> None:

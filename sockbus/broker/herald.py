@@ -1,0 +1,95 @@
+"""What the broker publishes itself: who came and who went, and the last will of who went without a word.
+
+The events cost a look-up while nobody listens. The broker cannot be made to wait as publishers are, so what of its
+messages waits for a subscription is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from ..payload import encode_payload
+from ..protocol.frame import Flag, Kind, encode
+from .parcel import Parcel
+
+if TYPE_CHECKING:
+    from .hub import Hub
+    from .link import Link
+    from .presence import Presence
+
+__all__ = ["Herald", "Will"]
+
+JOINED = "$SYS.peer.joined"
+LEFT = "$SYS.peer.left"
+
+
+@final
+class Will:
+    """What a link's peer wants published when it goes without goodbye: a PUBLISH frame, ready to go out."""
+
+    __slots__ = ("frame", "retain", "topic")
+
+    def __init__(self, topic: str, payload: bytes, sender: int, number: int, *, retain: bool) -> None:
+        self.topic = topic
+        self.retain = retain
+        # Only what is to be kept has a number on it; without, it is a publish like most.
+        self.frame = encode(
+            Kind.PUBLISH,
+            topic=topic.encode(),
+            payload=payload,
+            sender=sender,
+            correlation=number if retain else 0,
+            flags=Flag.RETAIN if retain else 0,
+        )
+
+
+@final
+class Herald:
+    """The origin of the broker's own publishes."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    @property
+    def presence(self) -> Presence:
+        """Whom their readers are told as the sender."""
+        return self._hub.presence
+
+    def parcel_done(self, parcel: Parcel) -> None:
+        """Nobody is charged for it."""
+
+    def joined(self, link: Link) -> None:
+        """A peer was welcomed."""
+        self._publish(JOINED, link)
+
+    def left(self, link: Link, reason: str) -> None:
+        """A peer that was welcomed has gone, properly ("left") or not; all of its own was taken out before."""
+        if reason != "left" and link.will is not None:
+            self._execute(link, link.will)
+        self._publish(LEFT, link, reason=reason)
+
+    def _execute(self, link: Link, will: Will) -> None:
+        cost = len(will.frame)
+        # Charged like all that its link has left behind.
+        link.publish_intake.received_bytes += cost
+        link.account.orphaned_bytes += cost
+        self._hub.counters.messages_in += 1
+        link.presence.keep()
+        self._hub.offer(Parcel(link, (will.frame,), 1, cost), self._hub.router.plan(will.topic).sinks)
+
+    def _publish(self, topic: str, link: Link, **more: str) -> None:
+        sinks = self._hub.router.plan(topic).sinks
+        if not sinks:
+            return
+        peer = link.peer
+        about = {
+            "id": peer.id,
+            "name": peer.name,
+            "transport": peer.transport,
+            "uid": peer.uid,
+            "gid": peer.gid,
+            "pid": peer.pid,
+            **more,
+        }
+        frame = encode(Kind.PUBLISH, topic=topic.encode(), payload=encode_payload(about))
+        self._hub.offer(Parcel(self, (frame,), 1, len(frame)), sinks)
