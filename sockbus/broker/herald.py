@@ -21,6 +21,8 @@ __all__ = ["Herald", "Will"]
 
 JOINED = "$SYS.peer.joined"
 LEFT = "$SYS.peer.left"
+# Of the sentence that somebody was sent away with.
+REASON_CHARACTERS = 240
 
 
 @final
@@ -62,8 +64,12 @@ class Herald:
         """A peer was welcomed."""
         self._publish(JOINED, link)
 
-    def left(self, link: Link, reason: str) -> None:
-        """A peer that was welcomed has gone, properly ("left") or not; all of its own was taken out before."""
+    def left(self, link: Link) -> None:
+        """A peer that was welcomed has gone, properly or not; all of its own was taken out before."""
+        reason = "left"
+        if not link.pump.is_closed:
+            was_lost = link.at_end or link.end_reason is None
+            reason = "lost" if was_lost else str(link.end_reason)[:REASON_CHARACTERS]
         if reason != "left" and link.will is not None:
             self._execute(link, link.will)
         self._publish(LEFT, link, reason=reason)

@@ -86,12 +86,18 @@ class Link:
         self._charged_bytes = 0
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
-        self._end_reason: SockbusError | None = None
-        self._at_end = False
+        #: why it is sent away, and whether the other side was at its end before
+        self.end_reason: SockbusError | None = None
+        self.at_end = False
 
     def __repr__(self) -> str:
         name = f" {self.peer.name!r}" if self.peer.name else ""
         return f"peer {self.number}{name} ({self.peer.transport}, {self.account.key})"
+
+    @property
+    def peer(self) -> Peer:
+        """Who this is, as others are told."""
+        return self.presence.peer
 
     # Life
 
@@ -104,25 +110,25 @@ class Link:
                 if self._reading.cancelled_caught:
                     await trio.sleep_forever()
         except SockbusError as error:
-            self._end_reason = error
+            self.end_reason = error
         except ConnectionResetError:
             # A TCP peer that died; nothing of it is left to read.
-            self._end_reason = None
+            self.end_reason = None
         except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
             log.exception("%r ran into a fault of the broker's", self)
-            self._end_reason = ProtocolError("the broker met a fault of its own; see its log")
+            self.end_reason = ProtocolError("the broker met a fault of its own; see its log")
         except trio.Cancelled:
             self.hub.is_stopping = True
             raise
         finally:
             self._withdraw()
-            if self._end_reason is not None:
-                await self._send_away(self._end_reason)
+            if self.end_reason is not None:
+                await self._send_away(self.end_reason)
             self._close()
 
     def end(self, error: SockbusError) -> None:
         """End this link from elsewhere, with an ERROR to its peer."""
-        self._end_reason = error
+        self.end_reason = error
         self._scope.cancel()
 
     def leave_off(self, goodbye: bytes) -> None:
@@ -168,7 +174,7 @@ class Link:
             close_fds(fds)
             if self.transport.end_is_record():
                 raise ProtocolError("an empty record came; a record holds at least one frame")
-            self._at_end = True
+            self.at_end = True
             self.inbox.end()
             return False
         self.hub.counters.bytes_in += len(data)
@@ -217,15 +223,9 @@ class Link:
         for intake in (self.requests_intake, self.replies_intake):
             intake.write_off(0)
         if was_open and not hub.is_stopping:
-            hub.herald.left(self, self._why())
+            hub.herald.left(self)
         self.presence.end()
         hub.settle()
-
-    def _why(self) -> str:
-        """The reason of its end, as others are told."""
-        if self.pump.is_closed:
-            return "left"
-        return "lost" if self._at_end or self._end_reason is None else str(self._end_reason)[:ERROR_CHARACTERS]
 
     def _close(self) -> None:
         self.outlet.close()
