@@ -26,7 +26,7 @@ from .errors import (
     TooManyFds,
 )
 from .fd import Fd
-from .message import Message, Peer, Receipt, Reply
+from .message import Message, Peer, Receipt, Reply, Will
 
 __all__ = [
     "Address",
@@ -51,4 +51,5 @@ __all__ = [
     "SockbusError",
     "SubscriptionStalled",
     "TooManyFds",
+    "Will",
 ]

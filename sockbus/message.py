@@ -14,7 +14,7 @@ from typing import Any, Self, final
 from .fd import Fd, HasFileno, close_each
 from .payload import Headers, decode_headers, decode_payload
 
-__all__ = ["Message", "Peer", "Receipt", "Reply"]
+__all__ = ["Message", "Peer", "Receipt", "Reply", "Will"]
 
 
 @final
@@ -58,6 +58,19 @@ class Reply:
     payload: object = None
     headers: Headers | None = None
     fds: Sequence[int | HasFileno] = field(default=())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes in a program's name when that goes without leaving its bus: killed, or cut off.
+
+    ``retain``: it is kept as the topic's last value.
+    """
+
+    topic: str
+    payload: object = None
+    retain: bool = field(default=False, kw_only=True)
 
 
 @final

@@ -17,7 +17,7 @@ EXPORTS = {
         "Address", "ConnectError", "ConnectionLost", "Fd", "InvalidTopic", "LimitExceeded", "Message",
         "MessageTooLarge", "NoResponders", "PayloadError", "Peer", "PermissionDenied", "ProtocolError", "Receipt",
         "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost", "SockbusError",
-        "SubscriptionStalled", "TooManyFds",
+        "SubscriptionStalled", "TooManyFds", "Will",
     },
     "sockbus.asyncio": {"Bus", "Subscription", "connect"},
     "sockbus.blocking": {"Bus", "Subscription", "connect"},

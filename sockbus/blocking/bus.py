@@ -20,7 +20,7 @@ from ..client.face import Face
 from ..client.need import Expired
 from ..fd import HasFileno
 from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
-from ..message import Message, Receipt
+from ..message import Message, Receipt, Will
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..transport.channel import Channel
@@ -39,7 +39,8 @@ class connect:  # noqa: N801  # used like a function
     """Connect to a broker: a context manager that gives a ``Bus``.
 
     ``address`` is text or an ``Address``; None is ``$SOCKBUS_ADDRESS``, else the user's default bus. ``name`` is what
-    others see as ``sender.name``. The first connection is tried once, for ``timeout`` seconds (None: for ever; looking
+    others see as ``sender.name``. ``will`` is published in this program's name when it goes without leaving the block:
+    when it is killed, or cut off. The first connection is tried once, for ``timeout`` seconds (None: for ever; looking
     up the name of a host takes as long as it takes): ConnectError says where and why it failed. Leaving the block waits
     until the broker has taken over everything published, 5 s at most, and then raises LimitExceeded. A block left by an
     exception lets that through, with a note where leaving failed as well. Other threads' calls end with ConnectionLost
@@ -50,10 +51,16 @@ class connect:  # noqa: N801  # used like a function
     """
 
     def __init__(
-        self, address: str | Address | None = None, *, name: str | None = None, timeout: float | None = CONNECT_SECONDS
+        self,
+        address: str | Address | None = None,
+        *,
+        name: str | None = None,
+        will: Will | None = None,
+        timeout: float | None = CONNECT_SECONDS,
     ) -> None:
         self._address = address
         self._name = check_name(name)
+        self._will = will
         self._timeout = timeout
 
     @deferred
@@ -61,7 +68,7 @@ class connect:  # noqa: N801  # used like a function
         install()
         try:
             deadline = None if self._timeout is None else monotonic() + self._timeout
-            connecting = Connecting(self._address, self._name, self._timeout or 0.0)
+            connecting = Connecting(self._address, self._name, self._will, self._timeout or 0.0)
             channel = drive_dialling(connecting.dialled(), self._timeout)
             try:
                 bus = Bus(channel, connecting.road)

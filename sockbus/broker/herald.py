@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 
 from ..payload import encode_payload
 from ..protocol.frame import Flag, Kind, encode
+from ..protocol.handshake import peer_body
 from .parcel import Parcel
 
 if TYPE_CHECKING:
@@ -87,15 +88,6 @@ class Herald:
         sinks = self._hub.router.plan(topic).sinks
         if not sinks:
             return
-        peer = link.peer
-        about = {
-            "id": peer.id,
-            "name": peer.name,
-            "transport": peer.transport,
-            "uid": peer.uid,
-            "gid": peer.gid,
-            "pid": peer.pid,
-            **more,
-        }
+        about = {"id": link.peer.id, **peer_body(link.peer), **more}
         frame = encode(Kind.PUBLISH, topic=topic.encode(), payload=encode_payload(about))
         self._hub.offer(Parcel(self, (frame,), 1, len(frame)), sinks)

@@ -26,7 +26,7 @@ from .config import Config, settle_total_fds
 from .hub import Hub
 from .link import Link
 from .lock import Claim
-from .stats import Rates, status
+from .stats import Page, Rates, peers, status, subscriptions
 from .sweeper import sweep
 
 __all__ = ["Server"]
@@ -39,8 +39,6 @@ GRACE = 5.0
 ACCEPT_PAUSE = 0.1
 # Connections accepted in one turn before others run.
 ACCEPTS = 32
-# A status page that takes longer than this is not made anew for everyone who asks.
-PAGE_SECONDS = 0.005
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -59,9 +57,6 @@ class Server:
         self._rates = Rates()
         self._stopping = trio.Event()
         self._reserve = -1
-        self._started = 0.0
-        self._page: object = None
-        self._page_until = 0.0
 
     def stop(self) -> None:
         """Say goodbye to every peer, send what is queued, and end."""
@@ -74,8 +69,7 @@ class Server:
         try:
             for address in self.config.addresses:
                 self._listen(address)
-            self._started = trio.current_time()
-            self.hub.switchboard.internal["$SYS.status"] = self._status
+            self._serve_pages()
             async with trio.open_nursery() as links:
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
@@ -216,14 +210,15 @@ class Server:
 
     # Keeping house
 
-    def _status(self) -> object:
-        """The status page; one that took long to make serves for ten times as long, so that asking costs little."""
-        began = trio.current_time()
-        if began >= self._page_until:
-            self._page = status(self.hub, self._rates, self.addresses, began - self._started)
-            took = trio.current_time() - began
-            self._page_until = began + 10 * took if took > PAGE_SECONDS else began
-        return self._page
+    def _serve_pages(self) -> None:
+        hub, started = self.hub, trio.current_time()
+        pages: dict[str, Callable[[], object]] = {
+            "$SYS.status": lambda: status(hub, self._rates, self.addresses, trio.current_time() - started),
+            "$SYS.peers": lambda: peers(hub),
+            "$SYS.subscriptions": lambda: subscriptions(hub),
+        }
+        for topic, make in pages.items():
+            hub.switchboard.internal[topic] = Page(hub, make)
 
 
 def _refuse(transport: Transport, error: SockbusError) -> None:

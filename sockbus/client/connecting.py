@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import final
 
 from ..address import Address, default_address
-from ..errors import ConnectError, SockbusError
+from ..errors import ConnectError, MessageTooLarge, SockbusError
+from ..message import Will
 from ..protocol.handshake import check_name
+from ..protocol.sender import check_will
 from ..transport.channel import Channel
 from ..transport.dial import dial
 from .client import Client
@@ -26,13 +28,16 @@ CONNECT_SECONDS = 10.0
 class Connecting:
     """One attempt. ``address`` is text, an Address, or None for the default; ConnectError where it is none."""
 
-    def __init__(self, address: str | Address | None, name: str | None, seconds: float) -> None:
+    def __init__(self, address: str | Address | None, name: str | None, will: Will | None, seconds: float) -> None:
         if address is None:
             address = default_address()
         elif isinstance(address, str):
             address = Address.parse(address)
         self._address = address
         self._name = check_name(name)
+        self._will = will
+        if will is not None:
+            check_will(will)
         self._seconds = seconds
         #: the road taken
         self.road = ""
@@ -47,11 +52,21 @@ class Connecting:
         return Channel(transport, self._name)
 
     def welcomed(self, client: Client) -> Steps[None]:
-        """Wait for the broker's answer to HELLO; ConnectError when it refuses, or does not answer in time."""
+        """Wait for the broker's answer to HELLO, and until it has the will.
+
+        ConnectError when it refuses, or does not answer in time.
+        """
+        session = client.session
         try:
-            yield from client.result(client.session.welcome)
+            yield from client.result(session.welcome)
+            if self._will is not None:
+                left = session.leave_word(self._will)
+                client.flush()
+                yield from client.result(left)
         except Expired:
             raise self._unanswered() from None
+        except MessageTooLarge:
+            raise
         except SockbusError as error:
             raise ConnectError(f"the broker at {self.road} refused the connection: {error}") from error
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, Literal, Self, TypeVar, final, overload
 
 from ..address import Address
 from ..fd import HasFileno
-from ..message import Message, Receipt
+from ..message import Message, Receipt, Will
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..protocol.mailbox import Service
@@ -81,13 +81,16 @@ class Connect(Generic[B]):
 
     _bus_type: type[B]
 
-    def __init__(self, address: str | Address | None = None, *, name: str | None = None) -> None:
+    def __init__(
+        self, address: str | Address | None = None, *, name: str | None = None, will: Will | None = None
+    ) -> None:
         self._address = address
         self._name = check_name(name)
+        self._will = will
 
     async def __aenter__(self) -> B:
         waits_type = self._bus_type._waits_type
-        connecting = Connecting(self._address, self._name, CONNECT_SECONDS)
+        connecting = Connecting(self._address, self._name, self._will, CONNECT_SECONDS)
         deadline = waits_type.clock() + CONNECT_SECONDS
         channel = await waits_type.drive(connecting.dialled(), CONNECT_SECONDS)
         self._bus = self._bus_type(channel, connecting.road)

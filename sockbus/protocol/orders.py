@@ -46,14 +46,17 @@ class Orders:
         self._outbox.put(lane, control(kind, value, correlation=correlation, sender=self.sender))
         self.urgent = True
 
-    def put_last(self, kind: Kind, value: object = None, *, correlation: int = 0, topic: bytes = b"") -> None:
+    def put_last(
+        self, kind: Kind, value: object = None, *, correlation: int = 0, topic: bytes = b"", flags: int = 0
+    ) -> None:
         """Queue a frame that must not pass what was queued before it."""
-        self._outbox.put_last(control(kind, value, correlation=correlation, sender=self.sender, topic=topic))
+        frame = control(kind, value, correlation=correlation, sender=self.sender, topic=topic, flags=flags)
+        self._outbox.put_last(frame)
         self.urgent = True
 
-    def ask(self, kind: Kind, number: int, value: object = None, *, topic: bytes = b"") -> Pending:
+    def ask(self, kind: Kind, number: int, value: object = None, *, topic: bytes = b"", flags: int = 0) -> Pending:
         """Queue a question, behind all that was queued before; who waits for its answer."""
-        self.put_last(kind, value, correlation=number, topic=topic)
+        self.put_last(kind, value, correlation=number, topic=topic, flags=flags)
         return self.expect(number)
 
     def expect(self, number: int) -> Pending:

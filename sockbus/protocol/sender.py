@@ -13,6 +13,7 @@ from typing import final
 
 from ..errors import LimitExceeded, MessageTooLarge, PayloadError, PermissionDenied, TooManyFds
 from ..fd import HasFileno, SharedFds, descriptor, duplicate
+from ..message import Will
 from ..payload import Headers, encode_headers, encode_payload
 from ..topic import check_topic, is_reserved
 from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head
@@ -21,7 +22,7 @@ from .outbox import Lane, Outbox
 from .pieces import cut
 from .window import Window
 
-__all__ = ["Outgoing", "Sender"]
+__all__ = ["Outgoing", "Sender", "check_will"]
 
 # Topics whose frame head is kept; more than this in use at once are made anew.
 _HEADS_KEPT = 4096
@@ -29,6 +30,25 @@ _HEADS_KEPT = 4096
 _FAILURE_CHARACTERS = 4096
 _TAG_LENGTH = struct.Struct(">BI").pack
 _TAG_BYTES = 5
+
+
+def _publishable(topic: str) -> bytes:
+    raw = check_topic(topic)
+    if is_reserved(topic):
+        raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+    return raw
+
+
+def check_will(will: Will, message_bytes: int = MAX_FRAME) -> bytes:
+    """The topic of a will that can be left. InvalidTopic, PermissionDenied, PayloadError, MessageTooLarge."""
+    raw = _publishable(will.topic)
+    size = len(encode_payload(will.payload))
+    most = min(MAX_FRAME - PREFIX_BYTES - len(raw), message_bytes)
+    if size > most:
+        raise MessageTooLarge(
+            f"the will on {will.topic!r} has a payload of {size} bytes, where one frame takes {most}; make it smaller"
+        )
+    return raw
 
 
 @final
@@ -115,7 +135,7 @@ class Sender:
         return _TAG_LENGTH(EXT32, size - LENGTH_OFFSET) + after_tag + data
 
     def _new_head(self, topic: str) -> bytes:
-        raw = self._publishable(topic)
+        raw = _publishable(topic)
         if len(self._heads) >= _HEADS_KEPT:
             self._heads.clear()
         after_tag = self._heads[topic] = head(Kind.PUBLISH, raw, self._sender)[_TAG_BYTES:]
@@ -132,7 +152,7 @@ class Sender:
     ) -> Outgoing:
         return self._message(
             Kind.PUBLISH,
-            self._publishable(topic),
+            _publishable(topic),
             data,
             correlation=self._orders.number(),
             headers=headers,
@@ -193,12 +213,6 @@ class Sender:
             self._outbox.put(outgoing.lane, frame, fds)
             fds = None
         return True
-
-    def _publishable(self, topic: str) -> bytes:
-        raw = check_topic(topic)
-        if is_reserved(topic):
-            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
-        return raw
 
     def _message(
         self,

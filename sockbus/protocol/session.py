@@ -14,12 +14,12 @@ from typing import final
 
 from ..errors import ConnectionLost, LimitExceeded, PermissionDenied, ProtocolError, SockbusError
 from ..fd import close_fds
-from ..message import Peer
+from ..message import Peer, Will
 from ..topic import check_pattern, is_reserved
 from . import body
 from .calls import Calls
 from .deliveries import Deliveries
-from .frame import Kind
+from .frame import Flag, Kind
 from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
 from .inbox import Inbox, Run
 from .lossy import mailbox_for
@@ -29,7 +29,7 @@ from .outbox import Lane, Outbox
 from .overflow import Overflow
 from .pending import Pending
 from .pieces import Assemblies
-from .sender import Outgoing, Sender
+from .sender import Outgoing, Sender, check_will
 
 __all__ = ["Session"]
 
@@ -262,6 +262,13 @@ class Session:
         self.calls.services[service.number] = service
         options = {"concurrency": service.concurrency}
         return service, self.orders.ask(Kind.SERVE, service.number, options, topic=raw)
+
+    def leave_word(self, will: Will) -> Pending:
+        """Who waits until the broker has this side's will. Raises as ``check_will``."""
+        raw = check_will(will, self.limits["message_bytes"])
+        self.check()
+        flags = Flag.RETAIN if will.retain else 0
+        return self.orders.ask(Kind.WILL, self.orders.number(), will.payload, topic=raw, flags=flags)
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service; what is on its way is thrown away, its fds closed."""

@@ -63,7 +63,7 @@ class Bus:
         return repr(self._bus)
 
     async def publish(self, *arguments: Any, **options: Any) -> Any:
-        if options.get("receipt"):
+        if options.get("receipt") or options.get("retain"):
             return await in_thread(self._bus.publish, *arguments, **options)
         return await in_slices(self._bus.publish, *arguments, **options)
 
