@@ -82,10 +82,12 @@ class Message:
     messages of this subscription were lost just before this one.
     """
 
-    __slots__ = ("_headers", "_payload", "data", "fds", "fds_missing", "lost", "sender", "topic")
+    __slots__ = ("_headers", "_payload", "_retained", "data", "fds", "fds_missing", "lost", "sender", "topic")
 
     _headers: Headers | bytes
     _payload: Any
+    # Set where it is true: most messages are not kept ones, and should pay nothing for those that are.
+    _retained: bool
 
     def __init__(
         self,
@@ -120,6 +122,15 @@ class Message:
         if isinstance(self._headers, bytes):
             self._headers = decode_headers(self._headers, 1 << 16) if self._headers else {}
         return self._headers
+
+    @property
+    def retained(self) -> bool:
+        """Whether this is the last value of its topic from before the subscription, and not published just now."""
+        return getattr(self, "_retained", False)
+
+    def note_retained(self) -> None:
+        """For clients of the bus: it was a kept one."""
+        self._retained = True
 
     def close(self) -> None:
         """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""

@@ -26,7 +26,7 @@ EXPORTS = {
 }  # fmt: skip
 
 BUS = {
-    "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False)",
+    "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False, retain=False)",
     "subscribe": (
         "(self, pattern, *, group=None, fds='reject', capacity=1024, capacity_bytes=4194304, overflow='block', "
         "stall=None)"

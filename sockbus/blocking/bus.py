@@ -7,28 +7,23 @@ it has returned to its caller (``interrupt``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import Literal, final, overload
+from typing import Literal, final
 
 from ..address import Address
 from ..client.answering import Handler, TaskStatus
 from ..client.client import LEAVE_SECONDS
 from ..client.connecting import CONNECT_SECONDS, Connecting
-from ..client.face import Face
-from ..client.need import Expired
 from ..fd import HasFileno
 from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
-from ..message import Message, Receipt, Will
+from ..message import Message, Will
 from ..payload import Headers
 from ..protocol.handshake import check_name
-from ..transport.channel import Channel
-from .parker import reentered
 from .poller import drive_dialling
-from .scopes import Background, Batch, gather
+from .publishing import Publishing
+from .scopes import Background
 from .subscription import Subscription
-from .waits import Waits
 from .workers import Workers
 
 __all__ = ["Bus", "connect"]
@@ -99,16 +94,12 @@ class connect:  # noqa: N801  # used like a function
 
 
 @final
-class Bus(Face):
+class Bus(Publishing):
     """A connection to a broker, as ``connect`` gives it. Any number of threads may use it at once.
 
     ``timeout`` is in seconds, None for ever; TimeoutError says what did not come about. When the broker goes, calls and
     iterations raise ConnectionLost.
     """
-
-    def __init__(self, channel: Channel, address: str) -> None:
-        super().__init__(channel, address)
-        self._waits = Waits(channel)
 
     def _open(self, connecting: Connecting, timeout: float | None) -> None:
         waits = self._waits
@@ -128,100 +119,7 @@ class Bus(Face):
             finally:
                 waits.close()
 
-    # Publishing and subscribing
-
-    @overload
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: Literal[True],
-        timeout: float | None = None,
-    ) -> Receipt: ...
-
-    @overload
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: bool = False,
-        timeout: float | None = None,
-    ) -> Receipt | None: ...
-
-    @deferred
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: bool = False,
-        timeout: float | None = None,
-    ) -> Receipt | None:
-        """Publish a message: it has left when this returns. With ``receipt``, every match has it or has dropped it.
-
-        ``fds`` are borrowed: they may be closed as soon as this returns. Raises InvalidTopic, PayloadError,
-        MessageTooLarge, TooManyFds and PermissionDenied before anything is sent; ConnectionLost. When it ends with
-        TimeoutError for want of room, or is interrupted, it was sent wholly or not at all.
-        """
-        waits = self._waits
-        if waits.batching and not (fds or headers or receipt):
-            gathered = waits.batching.get(get_ident())
-            if gathered is not None and gather(waits, gathered, topic, payload, timeout):
-                return None
-        answer: Receipt | None = None
-        waits.acquire()
-        if waits.busy:
-            waits.release()
-            raise reentered()
-        waits.busy = True
-        try:
-            steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
-            if steps is not None:
-                answer = waits.drive(steps, timeout)
-            waits.finish(timeout)
-            if answer is None and waits.session.error is not None:
-                # It may have ended before this had left.
-                waits.session.check()
-        except Expired as expired:
-            raise TimeoutError(
-                f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "
-                f"subscriber not read?"
-            ) from None
-        finally:
-            waits.busy = False
-            waits.release()
-            if pending.came:
-                deliver()
-        return answer
-
-    def batch(self) -> Batch:
-        """Let this thread's publishes in a ``with`` block leave together: at its end, or at 64 KiB."""
-        return Batch(self._waits)
-
-    @deferred
-    def flush(self, *, timeout: float | None = None) -> None:
-        """Wait until the broker has taken over everything published so far; ConnectionLost.
-
-        What another thread has published in a batch that it is still in does not count.
-        """
-        try:
-            with self._waits as waits:
-                waits.drive(waits.flushed(), timeout)
-        except Expired as expired:
-            raise TimeoutError(
-                f"the broker has not taken over everything published within {expired.seconds:g} s; does a subscriber "
-                f"not read?"
-            ) from None
-        finally:
-            deliver()
+    # Subscribing and asking
 
     def subscribe(
         self,
@@ -246,8 +144,6 @@ class Bus(Face):
         messages (they count as lost) or "strip" them. Entering raises InvalidTopic, LimitExceeded and ConnectionLost.
         """
         return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall, timeout)
-
-    # Requests
 
     @deferred
     def request(

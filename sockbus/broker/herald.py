@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ..payload import encode_payload
+from ..errors import LimitExceeded
+from ..payload import NIL, encode_payload
 from ..protocol.frame import Flag, Kind, encode
 from ..protocol.handshake import peer_body
 from .parcel import Parcel
@@ -30,11 +31,12 @@ REASON_CHARACTERS = 240
 class Will:
     """What a link's peer wants published when it goes without goodbye: a PUBLISH frame, ready to go out."""
 
-    __slots__ = ("frame", "retain", "topic")
+    __slots__ = ("clears", "frame", "retain", "topic")
 
     def __init__(self, topic: str, payload: bytes, sender: int, number: int, *, retain: bool) -> None:
         self.topic = topic
         self.retain = retain
+        self.clears = payload == NIL
         # Only what is to be kept has a number on it; without, it is a publish like most.
         self.frame = encode(
             Kind.PUBLISH,
@@ -82,7 +84,16 @@ class Herald:
         link.account.orphaned_bytes += cost
         self._hub.counters.messages_in += 1
         link.presence.keep()
+        if will.retain:
+            self._keep(link, will)
         self._hub.offer(Parcel(link, (will.frame,), 1, cost), self._hub.router.plan(will.topic).sinks)
+
+    def _keep(self, link: Link, will: Will) -> None:
+        try:
+            self._hub.retained.keep(will.topic, (will.frame,), len(will.frame), None, link.presence, clears=will.clears)
+        except LimitExceeded as error:
+            # There is nobody left to be told.
+            self._hub.log.say(link.account.key, "the will of %r was delivered and not kept: %s", link, error)
 
     def _publish(self, topic: str, link: Link, **more: str) -> None:
         sinks = self._hub.router.plan(topic).sinks

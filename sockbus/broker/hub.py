@@ -26,6 +26,7 @@ from .mortality import Mortality
 from .parcel import Parcel
 from .presence import Presence
 from .quiet import QuietLog
+from .retained import Retained
 from .sink import Sink
 from .stalls import Stalls
 from .stats import Counters
@@ -68,6 +69,7 @@ class Hub:
         self.presence.keep()
         self.herald = Herald(self)
         self.mortality = Mortality()
+        self.retained = Retained(self)
         #: what goes now goes because the broker does
         self.is_stopping = False
         #: bound addresses of the listeners, as getsockname(2) gives them
@@ -84,7 +86,9 @@ class Hub:
     @property
     def full(self) -> bool:
         """Whether so much is queued or held that publishers are not read at full speed."""
-        return self.queued_bytes >= self.limits.total_queue_bytes or self.held_fds >= self.limits.total_fds
+        # What is kept does not go when others wait, and has a limit of its own.
+        held_fds = self.held_fds - self.retained.held_fds
+        return self.queued_bytes >= self.limits.total_queue_bytes or held_fds >= self.limits.total_fds
 
     def now(self) -> float:
         """Seconds on the runtime's clock."""
@@ -117,14 +121,17 @@ class Hub:
         parcel.finish()
 
     def subscribe(self, subscription: Subscription, group: str | None) -> None:
-        """Put a subscription in force."""
+        """Put a subscription in force, with the kept values that it matches in front of what is published from now."""
         if group is None:
+            subscription.begin_with(self.retained.matching(subscription.pattern))
             self.router.add(subscription.pattern, subscription)
+            subscription.progress()
             return
         key = (group, subscription.pattern)
         shared = self.groups.get(key)
         if shared is None:
             shared = self.groups[key] = Group(*key)
+            shared.begin_with(self.retained.matching(subscription.pattern))
             self.router.add(subscription.pattern, shared)
         subscription.group = shared
         shared.members.append(subscription)

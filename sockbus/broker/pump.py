@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import LimitExceeded, ProtocolError
 from ..fd import SharedFds, close_fds
+from ..payload import NIL
 from ..protocol import body
 from ..protocol.frame import Flag, Kind, control
 from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
@@ -196,20 +197,39 @@ class Pump:
         self._publishing = 0
         # Subscriptions may have come and gone since the first piece.
         plan = self._plan(first.topic)
-        tally: Tally | None = None
-        if first.flags & Flag.RECEIPT:
-            tally = Tally(self.link.presence, first.correlation, len(plan.sinks))
-            if not plan.sinks:
-                tally.add()
-        self.hub.counters.messages_in += 1
-        parcel = Parcel(self.link, frames, 1, cost, shared, tally)
-        self._offer(plan.sinks, parcel)
+        parcel: Parcel | None = None
+        if not first.flags & Flag.RETAIN or self._kept(first, frames, cost, shared):
+            tally: Tally | None = None
+            if first.flags & Flag.RECEIPT:
+                tally = Tally(self.link.presence, first.correlation, len(plan.sinks))
+                if not plan.sinks:
+                    tally.add()
+            self.hub.counters.messages_in += 1
+            parcel = Parcel(self.link, frames, 1, cost, shared, tally)
+            self._offer(plan.sinks, parcel)
         if self._flush_awaits:
             # No publish comes between the pieces of another, so it is this one.
             self._flush_awaits = 0
-            if parcel.pending:
+            if parcel is not None and parcel.pending:
                 self._barrier.add(parcel)
             self._check_flushed()
+
+    def _kept(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> bool:
+        """Keep a message as the last value of its topic and say so, or that it cannot be; whether it is."""
+        total, _, at = first.parts()
+        clears = total == len(NIL) and first.buffer[at : first.end] == NIL and not first.declared_fds
+        link = self.link
+        try:
+            self.hub.retained.keep(first.topic.decode(), frames, cost, shared, link.presence, clears=clears)
+        except LimitExceeded as error:
+            link.put_error(error, first.correlation)
+            self._intake.take(cost, first.declared_fds)
+            if shared is not None:
+                shared.release()
+            return False
+        if not first.flags & Flag.RECEIPT:
+            link.put_control(control(Kind.OK, correlation=first.correlation))
+        return True
 
     def _on_request(self, run: Run) -> None:
         self._clerk.check_number(run.correlation)

@@ -26,7 +26,7 @@ from .config import Config, settle_total_fds
 from .hub import Hub
 from .link import Link
 from .lock import Claim
-from .stats import Page, Rates, peers, status, subscriptions
+from .stats import Page, Rates, peers, retained, status, subscriptions
 from .sweeper import sweep
 
 __all__ = ["Server"]
@@ -216,6 +216,7 @@ class Server:
             "$SYS.status": lambda: status(hub, self._rates, self.addresses, trio.current_time() - started),
             "$SYS.peers": lambda: peers(hub),
             "$SYS.subscriptions": lambda: subscriptions(hub),
+            "$SYS.retained": lambda: retained(hub),
         }
         for topic, make in pages.items():
             hub.switchboard.internal[topic] = Page(hub, make)

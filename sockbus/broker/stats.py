@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .subscription import Subscription
 
-__all__ = ["Counters", "Page", "Rates", "peers", "status", "subscriptions"]
+__all__ = ["Counters", "Page", "Rates", "peers", "retained", "status", "subscriptions"]
 
 # A page that takes longer than this to make, in seconds, is not made anew for everyone who asks.
 PAGE_SECONDS = 0.005
@@ -117,6 +117,22 @@ def subscriptions(hub: Hub) -> list[dict[str, Any]]:
     ]
 
 
+def retained(hub: Hub) -> list[dict[str, Any]]:
+    """The payload of the reply on ``$SYS.retained``."""
+    now = hub.now()
+    return [
+        {
+            "topic": kept.topic,
+            "bytes": kept.cost,
+            "fds": kept.nfds,
+            "peer": kept.presence.peer.id,
+            "name": kept.presence.peer.name,
+            "age": round(now - kept.since, 3),
+        }
+        for kept in hub.retained.values.values()
+    ]
+
+
 def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[str, Any]:
     """The payload of the reply on ``$SYS.status``."""
     return {
@@ -141,6 +157,11 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
         "rates": rates.per_second,
         "totals": hub.counters.as_dict(),
         "queues": {"bytes": hub.queued_bytes},
+        "retained": {
+            "topics": len(hub.retained.values),
+            "bytes": hub.retained.bytes,
+            "fds": hub.retained.fds,
+        },
         "fds": {"held": hub.held_fds},
         "limits": hub.limits.as_dict(),
     }

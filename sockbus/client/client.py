@@ -19,6 +19,7 @@ from ..errors import ConnectionLost, LimitExceeded, RequestTimeout, SockbusError
 from ..fd import HasFileno
 from ..message import Message, Receipt
 from ..payload import Headers
+from ..protocol.frame import Flag
 from ..protocol.inbox import fit
 from ..protocol.mailbox import Mailbox, Service
 from ..protocol.outbox import Lane
@@ -105,11 +106,11 @@ class Client(ABC):
         if session.error is not None:
             session.check()
         if fds or headers or receipt:
-            outgoing = session.sender.publish(topic, payload, fds, headers, receipt=receipt)
-            return self._publish(topic, outgoing, receipt=receipt)
+            outgoing = session.sender.publish(topic, payload, fds, headers, flags=Flag.RECEIPT if receipt else 0)
+            return self._publish(topic, outgoing, answered=receipt)
         frame = session.sender.plain(topic, payload)
         if not isinstance(frame, bytes):
-            return self._publish(topic, frame, receipt=False)
+            return self._publish(topic, frame, answered=False)
         window = session.sender.publishes
         if window.sent_bytes >= window.granted_bytes:
             return self._publish_plain(topic, frame)
@@ -124,6 +125,16 @@ class Client(ABC):
         if perf_counter() - self.yielded > self.yield_seconds:
             return self.turn()
         return None
+
+    def publish_retained(
+        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
+    ) -> Steps[Receipt | None]:
+        """Publish what the broker is to keep, and wait until it does."""
+        session = self.session
+        session.check()
+        flags = Flag.RETAIN | Flag.RECEIPT if receipt else Flag.RETAIN
+        outgoing = session.sender.publish(topic, payload, fds, headers, flags=flags)
+        return self._publish(topic, outgoing, answered=True)
 
     def _publish_plain(self, topic: str, frame: bytes) -> Steps[None]:
         session = self.session
@@ -157,13 +168,13 @@ class Client(ABC):
             del gathered[:end]
         self.flush()
 
-    def _publish(self, topic: str, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
+    def _publish(self, topic: str, outgoing: Outgoing, *, answered: bool) -> Steps[Receipt | None]:
         try:
             yield from self.send(outgoing)
         except Expired as expired:
             raise no_room(topic, expired) from None
-        if receipt:
-            answer: Receipt = yield from self.result(self.session.await_receipt(outgoing))
+        if answered:
+            answer: Receipt | None = yield from self.result(self.session.await_receipt(outgoing))
             return answer
         yield from self.turn_if_due()
         return None

@@ -142,6 +142,7 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: Literal[True],
+        retain: bool = False,
     ) -> Receipt: ...
 
     @overload
@@ -153,6 +154,7 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: bool = False,
+        retain: bool = False,
     ) -> Receipt | None: ...
 
     async def publish(
@@ -163,14 +165,19 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: bool = False,
+        retain: bool = False,
     ) -> Receipt | None:
         """Publish a message; waits only for room. With ``receipt``, waits until every match has it or has dropped it.
 
+        ``retain``: waits until the broker keeps it, its fds too, as the topic's last value, which later subscriptions
+        begin with; payload None without fds clears. LimitExceeded when no more can be kept: it was not published then.
         ``fds`` are borrowed: they may be closed as soon as this returns. Raises InvalidTopic, PayloadError,
         MessageTooLarge, TooManyFds and PermissionDenied before anything is sent; ConnectionLost. Cancelled, it was
         sent wholly or not at all.
         """
         waits = self._waits
+        if retain:
+            return await waits.drive(waits.publish_retained(topic, payload, fds, headers, receipt=receipt))
         steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
         return None if steps is None else await waits.drive(steps)
 

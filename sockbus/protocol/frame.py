@@ -44,6 +44,7 @@ MAX_FRAME = 1 << 16
 # The length field counts from behind the ext type byte.
 LENGTH_OFFSET = 6
 FDS_OFFSET = 7
+FLAGS_OFFSET = 8
 TOPIC_LENGTH_OFFSET = 9
 
 

@@ -142,10 +142,10 @@ class Sender:
         return after_tag
 
     def publish(
-        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
+        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, flags: int
     ) -> Outgoing:
         """A message to publish. InvalidTopic, PayloadError, MessageTooLarge, TooManyFds, PermissionDenied."""
-        return self._publish(topic, encode_payload(payload), fds, headers, Flag.RECEIPT if receipt else 0)
+        return self._publish(topic, encode_payload(payload), fds, headers, flags)
 
     def _publish(
         self, topic: str, data: bytes, fds: Sequence[int | HasFileno], headers: Headers | None, flags: int

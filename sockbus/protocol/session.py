@@ -195,7 +195,7 @@ class Session:
         return outgoing.window is self.sender.requests and len(self.calls.requests) >= self.limits["pending_requests"]
 
     def await_receipt(self, sent: Outgoing) -> Pending:
-        """Who waits for the receipt of a publish."""
+        """Who waits for the receipt of a publish, or until it is kept."""
         return self.orders.expect(sent.correlation)
 
     def await_reply(self, sent: Outgoing, topic: str) -> Pending:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -102,6 +103,15 @@ async def where() -> None:
         say(bus.address)
 
 
+async def lend(address: str, topic: str) -> None:
+    """Leave a listening socket with the broker."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with connect(address, name="lender") as bus:
+            await bus.publish(topic, "listener", fds=[listener], retain=True)
+            say("ready")
+            await trio.sleep_forever()
+
+
 async def publish(address: str, topic: str, count: str) -> None:
     """Publish numbers with an fd each, and leave at once."""
     say("ready")
@@ -125,8 +135,8 @@ async def begin(address: str, topic: str) -> None:
 
 
 VERBS = {
-    "begin": begin, "bequeath": bequeath, "check": check, "hold": hold, "hoard": hoard, "publish": publish,
-    "take": take, "where": where,
+    "begin": begin, "bequeath": bequeath, "check": check, "hold": hold, "hoard": hoard, "lend": lend,
+    "publish": publish, "take": take, "where": where,
 }  # fmt: skip
 
 if __name__ == "__main__":
