@@ -34,6 +34,7 @@ BUS = {
     "request": "(self, topic, payload=None, *, fds=(), headers=None, timeout=5.0)",
     "serve": "(self, pattern, handler, *, concurrency=64, task_status=None)",
     "flush": "(self)",
+    "wait_for": "(self, pattern, *, subscribers=None, servers=None, timeout=None)",
 }
 
 

@@ -15,6 +15,7 @@ from ..address import Address
 from ..client.answering import Handler, TaskStatus
 from ..client.client import LEAVE_SECONDS
 from ..client.connecting import CONNECT_SECONDS, Connecting
+from ..client.watching import waited_for
 from ..fd import HasFileno
 from ..interrupt import deferred, deliver, install, is_due, pending, uninstall
 from ..message import Message, Will
@@ -166,6 +167,22 @@ class Bus(Publishing):
         finally:
             if pending.came:
                 deliver()
+
+    @deferred
+    def wait_for(
+        self, pattern: str, *, subscribers: int | None = None, servers: int | None = None, timeout: float | None = None
+    ) -> None:
+        """Wait until so many subscriptions and servers are there for a topic or pattern; by default one subscription.
+
+        There are those whose pattern some topic of this one matches, this bus's own included; each member of a group
+        counts. TimeoutError when they are not there within ``timeout`` seconds; InvalidTopic, LimitExceeded and
+        ConnectionLost.
+        """
+        try:
+            with self._waits as waits:
+                waits.drive(waited_for(waits, pattern, subscribers, servers), timeout)
+        finally:
+            deliver()
 
     @deferred
     def serve(

@@ -21,6 +21,7 @@ from .call import Server
 from .herald import Will
 from .lossy import Lossy
 from .subscription import Subscription
+from .watches import Watch
 
 if TYPE_CHECKING:
     from .link import Link
@@ -55,6 +56,8 @@ class Clerk:
             Kind.SERVE: self._on_serve,
             Kind.UNSERVE: self._on_unserve,
             Kind.WILL: self._on_will,
+            Kind.WATCH: self._on_watch,
+            Kind.UNWATCH: self._on_unwatch,
             Kind.CANCEL: self._on_cancel,
             Kind.RECEIVED: self._on_received,
         }
@@ -63,7 +66,8 @@ class Clerk:
         """ProtocolError when a peer may not number something new so."""
         if number % 2 == 0:
             raise ProtocolError(f"{number} numbers something that this peer starts; it takes odd numbers")
-        if number in self._link.subscriptions or number in self._link.servers or number in self._link.requests:
+        link = self._link
+        if any(number in started for started in (link.subscriptions, link.servers, link.requests, link.watches)):
             raise ProtocolError(f"number {number} is in use already; use each once")
 
     def _on_hello(self, run: Run) -> None:
@@ -110,7 +114,7 @@ class Clerk:
         if group is not None and overflow is not Overflow.BLOCK:
             raise ProtocolError(f"a group waits for its members; overflow {overflow!r} is for a subscription alone")
         stall = body.optional_seconds(values, "stall")
-        self._below("subscriptions", len(link.subscriptions), self._hub.limits.subscriptions)
+        self._below_subscriptions()
         subscription: Subscription
         if overflow is Overflow.BLOCK:
             subscription = Subscription(
@@ -190,6 +194,29 @@ class Clerk:
             raise MessageTooLarge(f"a will of {len(payload)} bytes exceeds message_bytes = {limit}; make it smaller")
         link.will = Will(topic, payload, link.number, run.correlation, retain=bool(run.flags & Flag.RETAIN))
         link.put_control(control(Kind.OK, correlation=run.correlation))
+
+    def _on_watch(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        pattern = parse_pattern(run.topic)
+        subscribers, servers = body.integers(run, 2)
+        self._below_subscriptions()
+        watch = link.watches[run.correlation] = Watch(link, run.correlation, pattern, subscribers, servers)
+        self._hub.watches.begin(watch)
+
+    def _on_unwatch(self, run: Run) -> None:
+        body.nothing(run)
+        watch = self._link.watches.pop(run.correlation, None)
+        if watch is None:
+            raise ProtocolError(f"watch {run.correlation} does not exist")
+        frame = control(Kind.OK, correlation=run.correlation)
+        if self._hub.watches.end(watch):
+            self._link.put_control(frame)
+        self._link.put_control(frame)
+
+    def _below_subscriptions(self) -> None:
+        link = self._link
+        self._below("subscriptions", len(link.subscriptions) + len(link.watches), self._hub.limits.subscriptions)
 
     def _below(self, name: str, count: int, limit: int) -> None:
         if count >= limit:

@@ -31,6 +31,7 @@ from .sink import Sink
 from .stalls import Stalls
 from .stats import Counters
 from .subscription import Subscription
+from .watches import Watches
 
 if TYPE_CHECKING:
     from .link import Link
@@ -70,6 +71,7 @@ class Hub:
         self.herald = Herald(self)
         self.mortality = Mortality()
         self.retained = Retained(self)
+        self.watches = Watches(self)
         #: what goes now goes because the broker does
         self.is_stopping = False
         #: bound addresses of the listeners, as getsockname(2) gives them
@@ -122,6 +124,7 @@ class Hub:
 
     def subscribe(self, subscription: Subscription, group: str | None) -> None:
         """Put a subscription in force, with the kept values that it matches in front of what is published from now."""
+        self.watches.look()
         if group is None:
             subscription.begin_with(self.retained.matching(subscription.pattern))
             self.router.add(subscription.pattern, subscription)

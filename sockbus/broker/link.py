@@ -32,6 +32,7 @@ from .parcel import Delivery, Parcel
 from .presence import Presence
 from .pump import Pump
 from .subscription import Subscription
+from .watches import Watch
 
 __all__ = ["Link"]
 
@@ -39,10 +40,6 @@ log = logging.getLogger("sockbus.broker")
 
 # Reads in one turn before others run; with the transports' sizes about half a megabyte.
 TURN_READS = 4
-# Seconds that the end of a link may take: sending the ERROR, and reading until the peer has read it.
-LINGER = 1.0
-# Of what an ERROR says, so that it fits where a peer has not introduced itself: docs/wire.md, "Limits".
-ERROR_CHARACTERS = 240
 
 
 class Link:
@@ -69,6 +66,7 @@ class Link:
         self.intakes = (self.publish_intake, self.requests_intake, self.replies_intake)
         self.subscriptions: dict[int, Subscription] = {}
         self.servers: dict[int, Server] = {}
+        self.watches: dict[int, Watch] = {}
         #: requests of this peer, and calls handed to its servers, that have not ended
         self.requests: dict[int, Call] = {}
         self.calls: dict[int, Call] = {}
@@ -199,9 +197,7 @@ class Link:
         """Say why, as far as the peer listens, and let it read that before the socket closes."""
         self.hub.counters.refused += 1
         self.hub.log.say(self.account.key, "%r was sent away: %s", self, error)
-        frame = control(Kind.ERROR, {"code": error.code, "text": str(error)[:ERROR_CHARACTERS]})
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
-            await self.outlet.last_word(frame)
+        await self.outlet.last_word(error)
 
     def _withdraw(self) -> None:
         """Take everything of this peer out of the broker; what it published and others still wait for stays."""
@@ -214,6 +210,7 @@ class Link:
         hub = self.hub
         was_open = hub.links.pop(self.number, None) is not None
         hub.mortality.forget(self)
+        hub.watches.end(*self.watches.values())
         hub.watched.pop(self, None)
         subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
         self.subscriptions.clear()
@@ -307,12 +304,6 @@ class Link:
             put(lane, frame, fds)
             fds = None
         self.hub.touched[self] = None
-
-    def new_call_number(self) -> int:
-        """An even number for a call."""
-        number = self.next_call_number
-        self.next_call_number += 2
-        return number
 
     def has_room(self, fds: int) -> bool:
         """Whether a publish may be queued."""

@@ -60,7 +60,7 @@ class Connecting:
         try:
             yield from client.result(session.welcome)
             if self._will is not None:
-                left = session.leave_word(self._will)
+                left = session.sender.will(self._will)
                 client.flush()
                 yield from client.result(left)
         except Expired:

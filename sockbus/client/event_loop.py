@@ -25,6 +25,7 @@ from .connecting import CONNECT_SECONDS, Connecting
 from .face import Face, Staying
 from .need import Steps
 from .taking import STAYS, Taking
+from .watching import waited_for
 
 __all__ = ["Batches", "Connect", "EventLoopBus", "EventLoopClient", "Subscription"]
 
@@ -223,6 +224,17 @@ class EventLoopBus(Face):
         ``publish`` raises. Cancelled, its reply is thrown away.
         """
         return await self._waits.drive(self._waits.request(topic, payload, fds, headers), timeout)
+
+    async def wait_for(
+        self, pattern: str, *, subscribers: int | None = None, servers: int | None = None, timeout: float | None = None
+    ) -> None:
+        """Wait until so many subscriptions and servers are there for a topic or pattern; by default one subscription.
+
+        There are those whose pattern some topic of this one matches, this bus's own included; each member of a group
+        counts. TimeoutError when they are not there within ``timeout`` seconds; InvalidTopic, LimitExceeded and
+        ConnectionLost.
+        """
+        await self._waits.drive(waited_for(self._waits, pattern, subscribers, servers), timeout)
 
     async def serve(
         self, pattern: str, handler: Handler, *, concurrency: int = 64, task_status: TaskStatus | None = None

@@ -32,6 +32,9 @@ class Orders:
         self.urgent = False
         #: subscriptions and servers that were left → answers about them still to come
         self.closing: dict[int, int] = {}
+        #: watches that have not ended
+        self.watches: set[int] = set()
+        self._fds_received = self._fds_told = 0
         self._outbox = outbox
         self._pendings: dict[int, Pending] = {}
         # In one step, for a blocking program composes a message before it asks for the lock.
@@ -65,9 +68,27 @@ class Orders:
         return pending
 
     def leave(self, kind: Kind, number: int) -> None:
-        """End a subscription or a server; the answer to its beginning, if still due, and to this are swallowed."""
+        """End a subscription, server or watch; the answer to its beginning, if still due, and to this are swallowed."""
         self.closing[number] = 1 if self._pendings.pop(number, None) is None else 2
         self.put_last(kind, correlation=number)
+
+    def watch(self, topic: bytes, subscribers: int, servers: int) -> tuple[int, Pending]:
+        """A watch, and who waits until it is met."""
+        number = self.number()
+        self.watches.add(number)
+        return number, self.ask(Kind.WATCH, number, [subscribers, servers], topic=topic)
+
+    def unwatch(self, number: int) -> None:
+        """End a watch, met or not."""
+        self.watches.discard(number)
+        self.leave(Kind.UNWATCH, number)
+
+    def note_fds(self, count: int, limit: int) -> None:
+        """So many descriptors came: the broker is told at half of the ``limit`` that may be on their way."""
+        self._fds_received += count
+        if self._fds_received - self._fds_told >= max(1, limit // 2):
+            self._fds_told = self._fds_received
+            self.put(Kind.RECEIVED, self._fds_received)
 
     def waiting(self) -> Iterable[Pending]:
         """All who wait for an answer."""

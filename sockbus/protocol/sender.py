@@ -19,6 +19,7 @@ from ..topic import check_topic, is_reserved
 from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head
 from .orders import Orders
 from .outbox import Lane, Outbox
+from .pending import Pending
 from .pieces import cut
 from .window import Window
 
@@ -201,6 +202,12 @@ class Sender:
         """The reply that says what a handler raised."""
         text = str(error)[:_FAILURE_CHARACTERS]
         return self.reply(call, [type(error).__name__, text.encode(errors="replace").decode()], failed=True)
+
+    def will(self, will: Will) -> Pending:
+        """Leave a will; who waits until the broker has it. Raises as ``check_will``."""
+        topic = check_will(will, self._limits["message_bytes"])
+        flags = Flag.RETAIN if will.retain else 0
+        return self._orders.ask(Kind.WILL, self._orders.number(), will.payload, topic=topic, flags=flags)
 
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message, unless its window is spent; LimitExceeded when its fds cannot be duplicated."""

@@ -14,12 +14,12 @@ from typing import final
 
 from ..errors import ConnectionLost, LimitExceeded, PermissionDenied, ProtocolError, SockbusError
 from ..fd import close_fds
-from ..message import Peer, Will
+from ..message import Peer
 from ..topic import check_pattern, is_reserved
 from . import body
 from .calls import Calls
 from .deliveries import Deliveries
-from .frame import Flag, Kind
+from .frame import Kind
 from .handshake import FDS, Handshake, Hello, Role, State, Welcome, peer_from
 from .inbox import Inbox, Run
 from .lossy import mailbox_for
@@ -29,7 +29,7 @@ from .outbox import Lane, Outbox
 from .overflow import Overflow
 from .pending import Pending
 from .pieces import Assemblies
-from .sender import Outgoing, Sender, check_will
+from .sender import Outgoing, Sender
 
 __all__ = ["Session"]
 
@@ -71,7 +71,6 @@ class Session:
         self.unheard = False
         self._peers: dict[int, Peer] = {}
         self._assemblies = Assemblies()
-        self._fds_received = self._fds_told = 0
         self._handlers: dict[int, Callable[[Run], None]] = {
             Kind.WELCOME: self._on_welcome,
             Kind.ERROR: self._on_error,
@@ -231,7 +230,7 @@ class Session:
         """A mailbox, and who waits until it is in force. InvalidTopic, LimitExceeded."""
         raw = check_pattern(pattern)
         self.check()
-        self._below("subscriptions", len(self.deliveries.mailboxes))
+        self._below("subscriptions", self._subscriptions)
         mailbox = mailbox_for(
             overflow, self.orders.number(), pattern, group, capacity, capacity_bytes, self._unsubscribe, strip=strip
         )
@@ -263,12 +262,12 @@ class Session:
         options = {"concurrency": service.concurrency}
         return service, self.orders.ask(Kind.SERVE, service.number, options, topic=raw)
 
-    def leave_word(self, will: Will) -> Pending:
-        """Who waits until the broker has this side's will. Raises as ``check_will``."""
-        raw = check_will(will, self.limits["message_bytes"])
+    def watch(self, pattern: str, subscribers: int, servers: int) -> tuple[int, Pending]:
+        """As ``orders.watch``, whose ``unwatch`` must follow. InvalidTopic, LimitExceeded."""
+        raw = check_pattern(pattern)
         self.check()
-        flags = Flag.RETAIN if will.retain else 0
-        return self.orders.ask(Kind.WILL, self.orders.number(), will.payload, topic=raw, flags=flags)
+        self._below("subscriptions", self._subscriptions)
+        return self.orders.watch(raw, subscribers, servers)
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service; what is on its way is thrown away, its fds closed."""
@@ -289,6 +288,10 @@ class Session:
             self.orders.put_last(Kind.GOODBYE, {"text": "left"})
 
     # Frames
+
+    @property
+    def _subscriptions(self) -> int:
+        return len(self.deliveries.mailboxes) + len(self.orders.watches)
 
     def _below(self, name: str, count: int) -> None:
         if count >= self.limits[name]:
@@ -343,14 +346,8 @@ class Session:
 
     def _on_message(self, run: Run) -> None:
         if run.fds:
-            self._note_fds(len(run.fds))
+            self.orders.note_fds(len(run.fds), self.limits["link_fds"])
         sender = self._peers.get(run.sender)
         if sender is None:
             raise ProtocolError(f"a message came from peer {run.sender}, who was not introduced")
         self._message_handlers[run.kind](run, sender, self._assemblies.start)
-
-    def _note_fds(self, count: int) -> None:
-        self._fds_received += count
-        if self._fds_received - self._fds_told >= max(1, self.limits["link_fds"] // 2):
-            self._fds_told = self._fds_received
-            self.orders.put(Kind.RECEIVED, self._fds_received)

@@ -73,6 +73,12 @@ class Bus:
     def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
         return Subscription(self._bus.subscribe(*arguments, **options))
 
+    async def wait_for(self, *arguments: Any, timeout: float | None = None, **options: Any) -> None:
+        if timeout is not None:
+            await in_thread(self._bus.wait_for, *arguments, timeout=timeout, **options)
+        else:
+            await in_slices(self._bus.wait_for, *arguments, **options)
+
     async def request(self, *arguments: Any, **options: Any) -> Any:
         return await in_thread(self._bus.request, *arguments, **options)
 
