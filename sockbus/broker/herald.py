@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ..errors import LimitExceeded
+from ..errors import LimitExceeded, SubscriptionStalled
 from ..payload import NIL, encode_payload
 from ..protocol.frame import Flag, Kind, encode
 from ..protocol.handshake import peer_body
+from .group import Group
 from .parcel import Parcel
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from .hub import Hub
     from .link import Link
     from .presence import Presence
+    from .sink import Sink
 
 __all__ = ["Herald", "Will"]
 
 JOINED = "$SYS.peer.joined"
 LEFT = "$SYS.peer.left"
+# Messages of the broker's own that may wait for one subscription.
+MOST_WAITING = 4096
 # Of the sentence that somebody was sent away with.
 REASON_CHARACTERS = 240
 
@@ -102,3 +107,19 @@ class Herald:
         about = {"id": link.peer.id, **peer_body(link.peer), **more}
         frame = encode(Kind.PUBLISH, topic=topic.encode(), payload=encode_payload(about))
         self._hub.offer(Parcel(self, (frame,), 1, len(frame)), sinks)
+        for sink in sinks:
+            if len(sink.waiting) > MOST_WAITING:
+                _end(sink)
+
+
+def _end(sink: Sink) -> None:
+    """No publisher can be made to wait for it."""
+    for each in list(sink.members) if isinstance(sink, Group) else [sink]:
+        assert isinstance(each, Subscription)
+        each.link.end_subscription(
+            each,
+            SubscriptionStalled(
+                f"the subscription to {each.pattern!r} was ended: more than {MOST_WAITING} of the broker's own "
+                f"messages wait for it; take messages faster, or subscribe with an overflow that drops"
+            ),
+        )

@@ -85,6 +85,26 @@ class TestEvents:
                 while (found := event(reader))[1]["id"] != peer.number:
                     assert found[1]["id"] != before + 1
 
+    @pytest.mark.parametrize("group", [None, "g"])
+    def test_reader_that_does_not_read_them_is_ended(self, group: str | None) -> None:
+        with BrokerProcess("--limit", "stall_seconds=1000") as broker, Raw(broker.stream) as reader:
+            reader.subscribe("$SYS.peer.joined", 1, (1, 1 << 20, 1), group=group)
+            reader.subscribe("$SYS.peer.joined", 3, (1 << 20, 1 << 30, 1))
+            for count in range(4098):
+                with Raw(broker.stream):
+                    pass
+                if count == 4096:
+                    # One was delivered, and as many wait as may.
+                    assert reader.request("$SYS.status", 5)["totals"]["stalled"] == 0
+            error = reader.expect(Kind.ERROR)
+            assert (error.correlation, error.body["code"]) == (1, "stalled")
+            assert "4096" in error.body["text"]
+            reader.send(reader.control(Kind.UNSUBSCRIBE, correlation=1))
+            assert reader.expect(Kind.OK).correlation == 1
+            # The other one goes on.
+            with Raw(broker.stream) as peer:
+                assert event_of(reader, peer.number, "joined")
+
 
 class TestWill:
     def test_will_is_published_behind_all_that_its_peer_published(self, common: BrokerProcess, transport: str) -> None:
