@@ -41,7 +41,12 @@ def pub(arguments: Namespace) -> None:
         content = payload.read(arguments.payload, as_bytes=arguments.raw)
         with bus(arguments) as connection:
             receipt = connection.publish(
-                arguments.topic, content, fds=fds, headers=dict(arguments.header), receipt=arguments.receipt
+                arguments.topic,
+                content,
+                fds=fds,
+                headers=dict(arguments.header),
+                receipt=arguments.receipt,
+                retain=arguments.retain,
             )
     if receipt is not None:
         became = (

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sockbus import LimitExceeded, Will
+from sockbus import LimitExceeded, SubscriptionStalled, Will
 from tests.brokers import BrokerProcess
 from tests.contract.peers import peer
 from tests.contract.runtime import Runtime
-from tests.contract.status import fds_of, page, settled
+from tests.contract.status import fds_of, first, page, settled, until
 
 Connect = Callable[..., Any]
 
@@ -149,6 +149,61 @@ async def test_kept_values_wait_for_credit_and_keep_their_place(connect: Connect
             assert await take(messages, 40) == [(number, True) for number in range(40)]
             assert await take(messages, 41) == [("live", False)] + [("again", False)] * 40
             assert messages.lost == 0
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest"])
+async def test_no_policy_drops_kept_values_and_live_ones_stand_behind(
+    connect: Connect, kept: str, overflow: str
+) -> None:
+    async with connect() as bus, connect() as sender:
+        for number in range(40):
+            await sender.publish(f"{kept}.k{number:02}", number, retain=True)
+        async with bus.subscribe(f"{kept}.*", capacity=3, overflow=overflow) as messages:
+            for number in range(100):
+                await sender.publish(f"{kept}.live{number}", number)
+            await sender.flush()
+            found = [await messages.receive() for _ in range(40)]
+            assert list(map(seen, found)) == [(number, True) for number in range(40)]
+            assert [message.lost for message in found] == [0] * 40
+            await sender.publish(f"{kept}.end", "end", receipt=True)
+            rest = []
+            # What was lost last has no message behind it, and may be known later than the receipt.
+            while len(rest) + messages.lost < 101:
+                if messages.lost or len(rest) < 3:
+                    message = await messages.receive()
+                    assert not message.retained
+                    rest.append(message)
+                else:
+                    await page(bus)
+            if overflow != "drop_newest":
+                assert rest[-1].payload == "end"
+            assert sum(message.lost for message in rest) <= messages.lost
+
+
+async def test_subscription_that_the_broker_ends_has_kept_values_first(runtime: Runtime, transport: str) -> None:
+    with BrokerProcess() as broker:
+        async with runtime.connect(broker.address(transport)) as bus, runtime.connect(broker.unix) as sender:
+            for number in range(8):
+                await sender.publish(f"k.{number}", number, retain=True)
+            async with bus.subscribe("k.*", capacity=8, overflow="disconnect") as messages:
+                for number in range(100):
+                    await sender.publish("k.live", number)
+                await until(sender, lambda page: not first(page, "subscriptions", "k.*"))
+                found = []
+                with pytest.raises(SubscriptionStalled):
+                    while True:
+                        found.append(await messages.receive())
+                assert list(map(seen, found))[:8] == [(number, True) for number in range(8)]
+                assert messages.lost > 0
+            async with bus.subscribe("k.*", capacity=2, stall=0.2) as messages:
+                await until(sender, lambda page: not first(page, "subscriptions", "k.*"))
+                found = []
+                with pytest.raises(SubscriptionStalled, match=r"0\.2 s"):
+                    while True:
+                        found.append(await messages.receive())
+                assert list(map(seen, found)) == [(0, True), (1, True)]
+                assert messages.lost == 6
+            await bus.publish("k.0", "goes on", receipt=True)
 
 
 async def test_group_gets_kept_values_once(connect: Connect, kept: str) -> None:
