@@ -116,6 +116,12 @@ class Retained:
         kept = self.values.get(pattern)
         return [] if kept is None else [kept]
 
+    def close(self) -> None:
+        """The broker has ended, and no link is left that a value could wait for."""
+        while self.values:
+            self._retire(self.values.popitem()[1])
+        self.bytes = self.fds = 0
+
     def parcel_done(self, parcel: Parcel) -> None:
         """A value that was replaced waits for nobody any more."""
         assert isinstance(parcel, Kept), "whatever comes from here is kept"

@@ -132,6 +132,7 @@ class Server:
             listener.close()
         for claim in self._claims:
             claim.release()
+        self.hub.retained.close()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
