@@ -73,19 +73,24 @@ class Watches:
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            began = turn = trio.current_time()
-            for watch in list(self._waiting):
-                if watch in self._waiting and self._is_met(watch):
-                    del self._waiting[watch]
-                    watch.link.put_control(control(Kind.OK, correlation=watch.number))
-                if trio.current_time() - turn > TURN_SECONDS:
-                    self._hub.settle()
-                    await trio.lowlevel.checkpoint()
-                    turn = trio.current_time()
+            began = trio.current_time()
+            # By itself, so that no link is kept by what was looked at last.
+            await self._go_round()
             self._hub.settle()
             took = trio.current_time() - began
             if took > SHORT_ROUND:
                 await trio.sleep(PAUSE * took)
+
+    async def _go_round(self) -> None:
+        turn = trio.current_time()
+        for watch in list(self._waiting):
+            if watch in self._waiting and self._is_met(watch):
+                del self._waiting[watch]
+                watch.link.put_control(control(Kind.OK, correlation=watch.number))
+            if trio.current_time() - turn > TURN_SECONDS:
+                self._hub.settle()
+                await trio.lowlevel.checkpoint()
+                turn = trio.current_time()
 
     def _is_met(self, watch: Watch) -> bool:
         hub = self._hub
