@@ -128,9 +128,9 @@ class Message:
         """Whether this is the last value of its topic from before the subscription, and not published just now."""
         return getattr(self, "_retained", False)
 
-    def note_retained(self) -> None:
-        """For clients of the bus: it was a kept one."""
-        self._retained = True
+    @retained.setter
+    def retained(self, retained: bool) -> None:
+        self._retained = retained
 
     def close(self) -> None:
         """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""

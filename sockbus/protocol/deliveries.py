@@ -108,7 +108,7 @@ class Deliveries:
             at = after
         if self._retained:
             for index in range(first, len(mailbox.queue)):
-                mailbox.queue[index][0].note_retained()
+                mailbox.queue[index][0].retained = True
         if mailbox.lost_before:
             mailbox.queue[first][0].lost, mailbox.lost_before = mailbox.lost_before, 0
         self.touched[mailbox] = None
@@ -135,7 +135,7 @@ class Deliveries:
             put(message, whole.cost)
         else:
             if retained:
-                message.note_retained()
+                message.retained = True
             mailbox.queue.append((message, whole.cost))
         self.touched[mailbox] = None
 

@@ -95,7 +95,7 @@ class LossyMailbox(Mailbox):
 
     def put_retained(self, message: Message, cost: int) -> None:
         """A kept value came, in front of all others: its credit comes back when it is taken."""
-        message.note_retained()
+        message.retained = True
         number, self._number = self._number, self._number + 1
         message.lost, self._next = number - self._next, number + 1
         self.queue.append((message, cost))

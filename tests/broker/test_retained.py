@@ -12,7 +12,7 @@ from sockbus.fd import SharedFds
 from sockbus.message import Peer
 from sockbus.protocol.frame import Flag, Kind, encode
 from tests.broker.acts import keep
-from tests.broker.outside import descriptors, eventually, status
+from tests.broker.outside import descriptors, eventually, resident_bytes, status
 from tests.broker.raw import Raw, open_files, pieced
 from tests.broker.test_sink import Receiver
 from tests.brokers import BrokerProcess
@@ -156,3 +156,21 @@ def test_kept_fds_do_not_make_a_broker_full() -> None:
             peer.send(peer.frame(Kind.PUBLISH, "x", b"\x01"))
             peer.settle(number + 1000)
         assert os.times().elapsed - began < 2.0
+
+
+def test_values_that_are_replaced_leave_no_memory_behind() -> None:
+    with BrokerProcess() as broker, Raw(broker.stream) as peer:
+
+        def replace(rounds: int) -> None:
+            for number in range(1, 2 * rounds, 2):
+                topic = f"s.{number % 7}"
+                peer.send(retained_publish(peer, topic, bytes(60_000), number))
+                assert peer.expect(Kind.OK).correlation == number
+            peer.passed.clear()
+
+        replace(200)
+        size = resident_bytes(broker)
+        replace(2000)
+        # 2,000 values are 120 MB.
+        assert resident_bytes(broker) < size + (8 << 20)
+        assert status(broker)["retained"]["topics"] == 7
