@@ -230,7 +230,7 @@ class Session:
         """A mailbox, and who waits until it is in force. InvalidTopic, LimitExceeded."""
         raw = check_pattern(pattern)
         self.check()
-        self._below("subscriptions", self._subscriptions)
+        self._below("subscriptions", len(self.deliveries.mailboxes) + len(self.orders.watches))
         mailbox = mailbox_for(
             overflow, self.orders.number(), pattern, group, capacity, capacity_bytes, self._unsubscribe, strip=strip
         )
@@ -266,7 +266,7 @@ class Session:
         """As ``orders.watch``, whose ``unwatch`` must follow. InvalidTopic, LimitExceeded."""
         raw = check_pattern(pattern)
         self.check()
-        self._below("subscriptions", self._subscriptions)
+        self._below("subscriptions", len(self.deliveries.mailboxes) + len(self.orders.watches))
         return self.orders.watch(raw, subscribers, servers)
 
     def leave(self, box: Mailbox | Service) -> None:
@@ -288,10 +288,6 @@ class Session:
             self.orders.put_last(Kind.GOODBYE, {"text": "left"})
 
     # Frames
-
-    @property
-    def _subscriptions(self) -> int:
-        return len(self.deliveries.mailboxes) + len(self.orders.watches)
 
     def _below(self, name: str, count: int) -> None:
         if count >= self.limits[name]:
