@@ -35,26 +35,26 @@ class Mortality:
         self._links: dict[int, Link] = {}
         self._pidfds: dict[Link, int] = {}
 
-    async def watch_over(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """End the links of processes that die, until cancelled."""
-        try:
+    def open(self) -> None:
+        """Begin to watch; ``close`` must follow."""
+        # Where no descriptor is to be had, the end of file has to do.
+        with contextlib.suppress(OSError):
             self._epoll = select.epoll()
-        except OSError:
-            # No descriptor is to be had: the end of file has to do.
-            task_status.started()
-            return
-        try:
-            task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for pidfd, _ in self._epoll.poll(0):
-                    self._died(pidfd)
-        finally:
-            trio.lowlevel.notify_closing(self._epoll.fileno())
-            for link in list(self._pidfds):
-                self.forget(link)
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        for link in list(self._pidfds):
+            self.forget(link)
+        if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
+
+    async def watch_over(self) -> None:
+        """End the links of processes that die, until cancelled."""
+        while self._epoll is not None:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for pidfd, _ in self._epoll.poll(0):
+                self._died(pidfd)
 
     def note(self, link: Link) -> None:
         """Watch the process at the other end of a link, where that can be done."""

@@ -70,6 +70,7 @@ class Server:
             for address in self.config.addresses:
                 self._listen(address)
             self._serve_pages()
+            self.hub.mortality.open()
             async with trio.open_nursery() as links:
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
@@ -77,7 +78,7 @@ class Server:
                     welcoming.start_soon(sweep, self.hub, self._rates)
                     welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
                     welcoming.start_soon(self.hub.watches.run)
-                    await welcoming.start(self.hub.mortality.watch_over)
+                    welcoming.start_soon(self.hub.mortality.watch_over)
                     for text in self.addresses:
                         self._listening(text)
                     task_status.started()
@@ -133,6 +134,7 @@ class Server:
         for claim in self._claims:
             claim.release()
         self.hub.retained.close()
+        self.hub.mortality.close()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
