@@ -27,7 +27,7 @@ from .errors import (
     TooManyFds,
 )
 from .fd import Fd
-from .message import Message, Peer, Receipt, Reply
+from .message import Message, Peer, Receipt, Reply, Will
 from .state import BusState
 
 __all__ = [
@@ -55,4 +55,5 @@ __all__ = [
     "SockbusError",
     "SubscriptionStalled",
     "TooManyFds",
+    "Will",
 ]

@@ -14,7 +14,7 @@ from typing import Any, Self, final
 from .fd import Fd, HasFileno, close_each
 from .payload import Headers, decode_headers, decode_payload
 
-__all__ = ["Message", "Peer", "Receipt", "Reply"]
+__all__ = ["Message", "Peer", "Receipt", "Reply", "Will"]
 
 
 @final
@@ -61,6 +61,19 @@ class Reply:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes in a program's name when that goes without leaving its bus: killed, or cut off.
+
+    ``retain``: it is kept as the topic's last value.
+    """
+
+    topic: str
+    payload: object = None
+    retain: bool = field(default=False, kw_only=True)
+
+
+@final
 class Message:
     """One message as it came.
 
@@ -70,11 +83,15 @@ class Message:
     ``interrupted``: whether the connection was, just before this one, so that more may have been missed.
     """
 
-    __slots__ = ("_headers", "_interrupted", "_payload", "data", "fds", "fds_missing", "lost", "sender", "topic")
+    __slots__ = (
+        "_headers", "_interrupted", "_payload", "_retained", "data", "fds", "fds_missing", "lost", "sender", "topic",
+    )  # fmt: skip
 
     _headers: Headers | bytes
     _payload: Any
+    # Set where they are true: most messages are neither, and should pay nothing for those that are.
     _interrupted: bool
+    _retained: bool
 
     def __init__(
         self,
@@ -113,12 +130,20 @@ class Message:
     @property
     def interrupted(self) -> bool:
         """Whether the connection was lost, and made anew, just before this message."""
-        # Set on few; what is not set on all costs nothing on the way of every message.
         return getattr(self, "_interrupted", False)
 
-    def note_interrupted(self) -> None:
-        """It is the first one of a new connection."""
-        self._interrupted = True
+    @interrupted.setter
+    def interrupted(self, interrupted: bool) -> None:
+        self._interrupted = interrupted
+
+    @property
+    def retained(self) -> bool:
+        """Whether this is the last value of its topic from before the subscription, and not published just now."""
+        return getattr(self, "_retained", False)
+
+    @retained.setter
+    def retained(self, retained: bool) -> None:
+        self._retained = retained
 
     def close(self) -> None:
         """Close the message's fds; those handed on by ``Fd.detach``, ``open`` or ``socket`` stay open."""

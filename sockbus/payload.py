@@ -13,10 +13,12 @@ import msgpack
 
 from .errors import MessageTooLarge, PayloadError
 
-__all__ = ["HeaderValue", "Headers", "decode_headers", "decode_payload", "encode_headers", "encode_payload"]
+__all__ = ["NIL", "HeaderValue", "Headers", "decode_headers", "decode_payload", "encode_headers", "encode_payload"]
 
 HeaderValue = str | int | float | bool | bytes
 Headers = dict[str, HeaderValue]
+#: the payload None
+NIL = b"\xc0"
 
 # A Packer keeps the largest buffer that it ever needed; beyond this size it is given back.
 _KEPT_BYTES = 1 << 20

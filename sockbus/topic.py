@@ -32,6 +32,7 @@ __all__ = [
     "is_reserved",
     "matcher",
     "matches",
+    "overlaps",
     "parse_pattern",
     "parse_topic",
 ]
@@ -101,6 +102,23 @@ def matches(pattern: str, topic: str) -> bool:
         return False
     # Not strict: a final `>` stands for what `given` has left over.
     return all(want in ("*", have) for want, have in zip(wanted, given, strict=False))
+
+
+def overlaps(pattern: str, other: str) -> bool:
+    """Whether there can be a topic that both of two valid patterns match.
+
+    Of topics that are too long for a topic nothing is asked: ``a.>`` and another pattern of 255 bytes may overlap.
+    """
+    ours, theirs = pattern.split("."), other.split(".")
+    wilds = ("*", ">")
+    if (is_reserved(pattern) and theirs[0] in wilds) or (is_reserved(other) and ours[0] in wilds):
+        return False
+    for ours_here, theirs_here in zip(ours, theirs, strict=False):
+        if ours_here == ">" or theirs_here == ">":
+            return True
+        if ours_here != theirs_here and "*" not in (ours_here, theirs_here):
+            return False
+    return len(ours) == len(theirs)
 
 
 def matcher(pattern: str) -> Callable[[str], object]:

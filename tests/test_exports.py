@@ -17,7 +17,7 @@ EXPORTS = {
         "Address", "BrokerClosing", "BusState", "ConnectError", "ConnectionLost", "Fd", "InvalidTopic",
         "LimitExceeded", "Message", "MessageTooLarge", "NoResponders", "PayloadError", "Peer", "PermissionDenied",
         "ProtocolError", "Receipt", "RemoteError", "Reply", "RequestError", "RequestTimeout", "ResponderLost",
-        "SockbusError", "SubscriptionStalled", "TooManyFds",
+        "SockbusError", "SubscriptionStalled", "TooManyFds", "Will",
     },
     "sockbus.asyncio": {"Bus", "Subscription", "connect"},
     "sockbus.blocking": {"Bus", "Subscription", "connect"},
@@ -26,7 +26,7 @@ EXPORTS = {
 }  # fmt: skip
 
 BUS = {
-    "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False)",
+    "publish": "(self, topic, payload=None, *, fds=(), headers=None, receipt=False, retain=False)",
     "subscribe": (
         "(self, pattern, *, group=None, fds='reject', capacity=1024, capacity_bytes=4194304, overflow='block', "
         "stall=None)"
@@ -36,6 +36,7 @@ BUS = {
     "flush": "(self)",
     "drain": "(self)",
     "state_changed": "(self)",
+    "wait_for": "(self, pattern, *, subscribers=None, servers=None, timeout=None)",
 }
 
 

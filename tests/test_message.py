@@ -156,3 +156,13 @@ def test_values_are_frozen(value: object) -> None:
 
 def test_reply_is_empty_where_nothing_is_said() -> None:
     assert (Reply().payload, Reply().headers, Reply().fds) == (None, None, ())
+
+
+def test_message_that_was_kept_says_so_and_copies_do() -> None:
+    came = message(1)
+    assert not came.retained
+    came.retained = True
+    assert came.retained
+    assert copy.copy(came).retained
+    assert pickle.loads(pickle.dumps(came)).retained
+    assert not pickle.loads(pickle.dumps(message(1))).retained

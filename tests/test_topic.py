@@ -20,6 +20,7 @@ from sockbus.topic import (
     is_reserved,
     matcher,
     matches,
+    overlaps,
     parse_pattern,
     parse_topic,
 )
@@ -251,3 +252,28 @@ def assert_is_one_short_sentence(text: str, start: str) -> None:
     assert "; " in text  # the remedy
     assert len(text.splitlines()) == 1
     assert len(text) < 250
+
+
+def common_topic(pattern: str, other: str) -> str:
+    """A topic that two patterns match, if any does: each wildcard as the other pattern has it there."""
+    ours, theirs = pattern.split("."), other.split(".")
+    tokens = []
+    for index in range(max(len(ours), len(theirs))):
+        here = [each[min(index, len(each) - 1)] for each in (ours, theirs) if index < len(each) or each[-1] == ">"]
+        tokens.append(next((token for token in here if token not in ("*", ">")), "w"))
+    return ".".join(tokens)
+
+
+@given(patterns, patterns)
+@settings(max_examples=1000)
+def test_patterns_overlap_where_a_topic_matches_both(pattern: str, other: str) -> None:
+    found = common_topic(pattern, other)
+    assert overlaps(pattern, other) == overlaps(other, pattern) == (matches(pattern, found) and matches(other, found))
+
+
+@given(patterns, patterns, topics)
+@settings(max_examples=1000)
+def test_patterns_that_match_one_topic_overlap(pattern: str, other: str, topic: str) -> None:
+    assert overlaps(pattern, topic) == matches(pattern, topic)
+    if matches(pattern, topic) and matches(other, topic):
+        assert overlaps(pattern, other)

@@ -46,7 +46,7 @@ def value(written: Any) -> Any:
 
 
 def flags_of(frame: Vector) -> int:
-    return sum({"HEADERS": 1, "PIECED": 2, "FAILED": 4, "RECEIPT": 8}[name] for name in frame["flags"])
+    return sum({"HEADERS": 1, "PIECED": 2, "FAILED": 4, "RECEIPT": 8, "RETAIN": 16}[name] for name in frame["flags"])
 
 
 def written(frame: Vector) -> bytes:
@@ -69,7 +69,7 @@ def encoded(frame: Vector) -> bytes:
     kind, topic = Kind[frame["kind"]], frame["topic"].encode()
     numbers = {"sender": frame["sender"], "correlation": frame["correlation"]}
     if kind not in FORWARDED and "part" not in frame:
-        return control(kind, value(frame["body"]), topic=topic, **numbers)
+        return control(kind, value(frame["body"]), topic=topic, flags=flags_of(frame), **numbers)
     headers = encode_headers(value(frame["headers"]), 4096, 32) if "headers" in frame else b""
     if "part" not in frame:
         flags = flags_of(frame)

@@ -25,7 +25,8 @@ class connect(Connect[Bus]):  # noqa: N801  # used like a function
     """Connect to a broker: an async context manager that gives a ``Bus``, which belongs to the running event loop.
 
     ``address`` is text or an ``Address``; None is ``$SOCKBUS_ADDRESS``, else the user's default bus. ``name`` is what
-    others see as ``sender.name``. The first connection is tried once: ConnectError says where and why it failed.
+    others see as ``sender.name``. ``will`` is published in this program's name when it goes without leaving the block:
+    when it is killed, or cut off. The first connection is tried once: ConnectError says where and why it failed.
     Leaving the block waits until the broker has taken over everything published, 5 s at most, and then raises
     LimitExceeded. A block left by an exception lets that through, with a note where leaving failed as well; one that
     is cancelled does not wait.

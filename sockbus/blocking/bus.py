@@ -7,46 +7,36 @@ it has returned to its caller (``interrupt``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import get_ident
-from typing import Literal, final, overload
+from typing import Literal, final
 
 from ..client.answering import Handler, TaskStatus
 from ..client.client import LEAVE_SECONDS
-from ..client.connecting import Connecting
-from ..client.face import Face
-from ..client.need import Expired
+from ..client.watching import waited_for
 from ..fd import HasFileno
 from ..interrupt import deferred, deliver, pending
-from ..message import Message, Receipt
+from ..message import Message
 from ..payload import Headers
-from ..state import BusState
-from ..transport.channel import Channel
-from .parker import reentered
-from .scopes import Background, Batch, gather
+from .publishing import Publishing
+from .scopes import Background
 from .subscription import Subscription
-from .waits import Waits
 from .workers import Workers
 
 __all__ = ["Bus"]
 
 
 @final
-class Bus(Face):
+class Bus(Publishing):
     """A connection to a broker, as ``connect`` gives it. Any number of threads may use it at once.
 
     ``timeout`` is in seconds, None for ever; TimeoutError says what did not come about.
     """
-
-    def __init__(self, channel: Channel, connecting: Connecting) -> None:
-        self._waits = Waits(channel, connecting)
-        super().__init__(self._waits)
 
     def _open(self, timeout: float | None) -> None:
         waits = self._waits
         with waits:
             try:
                 waits.flush()
-                waits.drive(waits.connecting.welcomed(waits.session.welcome), timeout)
+                waits.drive(waits.connecting.welcomed(waits.session, waits.flush), timeout)
                 waits.opened()
             except BaseException:
                 waits.close()
@@ -60,127 +50,7 @@ class Bus(Face):
             finally:
                 waits.close()
 
-    # Publishing and subscribing
-
-    @overload
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: Literal[True],
-        timeout: float | None = None,
-    ) -> Receipt: ...
-
-    @overload
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: bool = False,
-        timeout: float | None = None,
-    ) -> Receipt | None: ...
-
-    @deferred
-    def publish(
-        self,
-        topic: str,
-        payload: object = None,
-        *,
-        fds: Sequence[int | HasFileno] = (),
-        headers: Headers | None = None,
-        receipt: bool = False,
-        timeout: float | None = None,
-    ) -> Receipt | None:
-        """Publish a message: it has left when this returns. With ``receipt``, every match has it or has dropped it.
-
-        ``fds`` are borrowed: they may be closed as soon as this returns. Raises InvalidTopic, PayloadError,
-        MessageTooLarge, TooManyFds and PermissionDenied before anything is sent; ConnectionLost. When it ends with
-        TimeoutError for want of room, or is interrupted, it was sent wholly or not at all.
-        """
-        waits = self._waits
-        if waits.batching and not (fds or headers or receipt):
-            gathered = waits.batching.get(get_ident())
-            if gathered is not None and gather(waits, gathered, topic, payload, timeout):
-                return None
-        answer: Receipt | None = None
-        waits.acquire()
-        if waits.busy:
-            waits.release()
-            raise reentered()
-        waits.busy = True
-        try:
-            steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
-            if steps is not None:
-                answer = waits.drive(steps, timeout)
-            waits.finish(timeout)
-            if answer is None and waits.error is not None:
-                # It may have ended before this had left.
-                waits.check()
-        except Expired as expired:
-            raise TimeoutError(
-                f"no receipt for the message on {topic!r} within {expired.seconds:g} s, though it was sent; does a "
-                f"subscriber not read?"
-            ) from None
-        finally:
-            waits.busy = False
-            waits.release()
-            if pending.came:
-                deliver()
-        return answer
-
-    def batch(self) -> Batch:
-        """Let this thread's publishes in a ``with`` block leave together: at its end, or at 64 KiB."""
-        return Batch(self._waits)
-
-    @deferred
-    def flush(self, *, timeout: float | None = None) -> None:
-        """Wait until the broker has taken over everything published so far; ConnectionLost.
-
-        What another thread has published in a batch that it is still in does not count.
-        """
-        try:
-            with self._waits as waits:
-                waits.drive(waits.flushed(), timeout)
-        except Expired as expired:
-            raise TimeoutError(
-                f"the broker has not taken over everything published within {expired.seconds:g} s; does a subscriber "
-                f"not read?"
-            ) from None
-        finally:
-            deliver()
-
-    @deferred
-    def drain(self, *, timeout: float | None = None) -> None:
-        """Wait until the broker has taken over everything published, and end the subscriptions.
-
-        They take nothing new; iterations go on until what had come is taken, and end. Raises what ``flush`` raises.
-        """
-        try:
-            with self._waits as waits:
-                waits.drive(waits.drained(), timeout)
-        except Expired as expired:
-            raise TimeoutError(
-                f"the bus was not drained within {expired.seconds:g} s; is the broker stopped?"
-            ) from None
-        finally:
-            deliver()
-
-    @deferred
-    def state_changed(self, *, timeout: float | None = None) -> BusState:
-        """Wait until ``state`` is another one, and return it; CLOSED is the last, and returned at once."""
-        try:
-            with self._waits as waits:
-                return waits.drive(waits.state_changed(), timeout)
-        except Expired as expired:
-            raise TimeoutError(f"the bus was {self.state} for {expired.seconds:g} s") from None
-        finally:
-            deliver()
+    # Subscribing and asking
 
     def subscribe(
         self,
@@ -206,8 +76,6 @@ class Bus(Face):
         """
         return Subscription(self._waits, pattern, group, fds, capacity, capacity_bytes, overflow, stall, timeout)
 
-    # Requests
-
     @deferred
     def request(
         self,
@@ -229,6 +97,22 @@ class Bus(Face):
         finally:
             if pending.came:
                 deliver()
+
+    @deferred
+    def wait_for(
+        self, pattern: str, *, subscribers: int | None = None, servers: int | None = None, timeout: float | None = None
+    ) -> None:
+        """Wait until so many subscriptions and servers are there for a topic or pattern; by default one subscription.
+
+        There are those whose pattern some topic of this one matches, this bus's own included; each member of a group
+        counts. TimeoutError when they are not there within ``timeout`` seconds; InvalidTopic, LimitExceeded and
+        ConnectionLost.
+        """
+        try:
+            with self._waits as waits:
+                waits.drive(waited_for(waits, pattern, subscribers, servers), timeout)
+        finally:
+            deliver()
 
     @deferred
     def serve(

@@ -9,6 +9,7 @@ from typing import final
 from ..address import Address
 from ..client.connecting import BUFFER_BYTES, CONNECT_SECONDS, Connecting, Reconnect, check_reconnect
 from ..interrupt import deferred, deliver, install, is_due, uninstall
+from ..message import Will
 from ..protocol.handshake import check_name
 from .bus import Bus
 from .poller import drive_dialling
@@ -37,12 +38,13 @@ class connect:  # noqa: N801  # used like a function
         *,
         name: str | None = None,
         reconnect: Reconnect = "wait",
+        will: Will | None = None,
         buffer_bytes: int = BUFFER_BYTES,
         timeout: float | None = CONNECT_SECONDS,
     ) -> None:
         check_name(name)
         check_reconnect(reconnect, buffer_bytes)
-        self._how = (address, name, reconnect, buffer_bytes)
+        self._how = (address, name, will, reconnect, buffer_bytes)
         self._timeout = timeout
 
     @deferred

@@ -54,6 +54,7 @@ class Switchboard:
             if server in self._servers(queue):
                 server.wanted[queue] = None
         self.feed(server)
+        self._hub.watches.look()
 
     def unserve(self, servers: Sequence[Server]) -> None:
         """End servers of one link: their unanswered calls are lost, and what waited for them alone has no responder."""
@@ -128,7 +129,8 @@ class Switchboard:
         best.outstanding += 1
         best.fds += call.nfds
         call.server = best
-        call.call_number = best.link.new_call_number()
+        call.call_number = best.link.next_call_number
+        best.link.next_call_number += 2
         best.link.calls[call.call_number] = call
         front = control(Kind.CALL, [best.number], correlation=call.call_number)
         best.link.put_message(Lane.CALLS, front, call.link.presence, call.frames, call.fds)
@@ -283,5 +285,5 @@ class Switchboard:
         call.ended = True
         call.link.requests.pop(call.number, None)
         front = control(Kind.ANSWER, correlation=call.number)
-        call.link.put_message(Lane.CALLS, front, None, frames, None)
+        call.link.put_message(Lane.CALLS, front, self._hub.presence, frames, None)
         self._taken(call)

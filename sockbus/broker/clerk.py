@@ -8,26 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
-from ..errors import LimitExceeded, PermissionDenied, ProtocolError
+from ..errors import LimitExceeded, MessageTooLarge, PermissionDenied, ProtocolError
 from ..message import Peer
 from ..protocol import body
-from ..protocol.frame import MAX_FRAME, Kind, control
+from ..protocol.frame import MAX_FRAME, Flag, Kind, control
 from ..protocol.handshake import FDS, LIMIT_NAMES, Hello, Welcome
 from ..protocol.inbox import Run
 from ..protocol.overflow import Overflow
-from ..topic import is_reserved, parse_pattern
+from ..topic import is_reserved, parse_pattern, parse_topic
 from ..transport.listener import admit_fds
 from .call import Server
+from .herald import Will
 from .lossy import Lossy
 from .subscription import Subscription
+from .watches import Watch
 
 if TYPE_CHECKING:
     from .link import Link
 
-__all__ = ["Clerk"]
+__all__ = ["Clerk", "publishable"]
 
 MAX_GROUP_BYTES = 255
 MAX_CREDIT = 1 << 62
+
+
+def publishable(raw: bytes) -> str:
+    """The topic that a peer publishes on; InvalidTopic, PermissionDenied."""
+    topic = parse_topic(raw)
+    if is_reserved(topic):
+        raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+    return topic
 
 
 @final
@@ -45,6 +55,9 @@ class Clerk:
             Kind.CREDIT: self._on_credit,
             Kind.SERVE: self._on_serve,
             Kind.UNSERVE: self._on_unserve,
+            Kind.WILL: self._on_will,
+            Kind.WATCH: self._on_watch,
+            Kind.UNWATCH: self._on_unwatch,
             Kind.CANCEL: self._on_cancel,
             Kind.RECEIVED: self._on_received,
         }
@@ -53,7 +66,8 @@ class Clerk:
         """ProtocolError when a peer may not number something new so."""
         if number % 2 == 0:
             raise ProtocolError(f"{number} numbers something that this peer starts; it takes odd numbers")
-        if number in self._link.subscriptions or number in self._link.servers or number in self._link.requests:
+        link = self._link
+        if any(number in started for started in (link.subscriptions, link.servers, link.requests, link.watches)):
             raise ProtocolError(f"number {number} is in use already; use each once")
 
     def _on_hello(self, run: Run) -> None:
@@ -61,7 +75,7 @@ class Clerk:
         link, limits = self._link, self._hub.limits
         link.carries_fds = link.transport.carries_fds and FDS in hello.features
         peer = link.peer
-        link.peer = link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
+        link.presence.peer = Peer(peer.id, hello.name, peer.transport, peer.uid, peer.gid, peer.pid)
         link.inbox.carries_fds = link.carries_fds
         link.inbox.max_fds = limits.message_fds
         link.inbox.max_frame = MAX_FRAME
@@ -100,7 +114,7 @@ class Clerk:
         if group is not None and overflow is not Overflow.BLOCK:
             raise ProtocolError(f"a group waits for its members; overflow {overflow!r} is for a subscription alone")
         stall = body.optional_seconds(values, "stall")
-        self._below("subscriptions", len(link.subscriptions), self._hub.limits.subscriptions)
+        self._below_subscriptions()
         subscription: Subscription
         if overflow is Overflow.BLOCK:
             subscription = Subscription(
@@ -169,6 +183,40 @@ class Clerk:
             raise ProtocolError(f"server {run.correlation} does not exist")
         self._hub.switchboard.unserve([server])
         self._link.put_last(control(Kind.OK, correlation=run.correlation))
+
+    def _on_will(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        topic = publishable(run.topic)
+        payload = run.body
+        limit = self._hub.limits.message_bytes
+        if len(payload) > limit:
+            raise MessageTooLarge(f"a will of {len(payload)} bytes exceeds message_bytes = {limit}; make it smaller")
+        link.will = Will(topic, payload, link.number, run.correlation, retain=bool(run.flags & Flag.RETAIN))
+        link.put_control(control(Kind.OK, correlation=run.correlation))
+
+    def _on_watch(self, run: Run) -> None:
+        link = self._link
+        self.check_number(run.correlation)
+        pattern = parse_pattern(run.topic)
+        subscribers, servers = body.integers(run, 2)
+        self._below_subscriptions()
+        watch = link.watches[run.correlation] = Watch(link, run.correlation, pattern, subscribers, servers)
+        self._hub.watches.begin(watch)
+
+    def _on_unwatch(self, run: Run) -> None:
+        body.nothing(run)
+        watch = self._link.watches.pop(run.correlation, None)
+        if watch is None:
+            raise ProtocolError(f"watch {run.correlation} does not exist")
+        frame = control(Kind.OK, correlation=run.correlation)
+        if self._hub.watches.end(watch):
+            self._link.put_control(frame)
+        self._link.put_control(frame)
+
+    def _below_subscriptions(self) -> None:
+        link = self._link
+        self._below("subscriptions", len(link.subscriptions) + len(link.watches), self._hub.limits.subscriptions)
 
     def _below(self, name: str, count: int, limit: int) -> None:
         if count >= limit:

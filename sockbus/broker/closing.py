@@ -31,7 +31,7 @@ LOOK = 0.01
 async def say_goodbye(hub: Hub) -> None:
     """Deliver what can be delivered within ``GRACE``, say GOODBYE to every peer, and log what is left."""
     frame = control(Kind.GOODBYE, {"text": "the broker is stopping"})
-    hub.closing = True
+    hub.is_stopping = True
     links = list(hub.links.values())
     waiting = dict.fromkeys(links)
     with trio.move_on_after(GRACE):

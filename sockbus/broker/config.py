@@ -56,6 +56,9 @@ LIMITS: dict[str, Limit] = {
     "call_window_bytes": Limit(4 * MIB, "request bytes, and reply bytes, of one connection not taken over"),
     "link_queue_bytes": Limit(32 * MIB, "bytes queued for one connection, or left behind by one user"),
     "total_queue_bytes": Limit(512 * MIB, "bytes queued in all"),
+    "retained": Limit(4096, "topics whose last value is kept", least=0),
+    "retained_bytes": Limit(64 * MIB, "bytes of kept values", least=0),
+    "retained_fds": Limit(256, "file descriptors of kept values", least=0),
 }
 
 
@@ -81,6 +84,9 @@ class Limits:
     call_window_bytes: int
     link_queue_bytes: int
     total_queue_bytes: int
+    retained: int
+    retained_bytes: int
+    retained_fds: int
 
     def __init__(self, **chosen: int) -> None:
         for name, limit in LIMITS.items():

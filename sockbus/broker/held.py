@@ -29,6 +29,9 @@ class Held:
     ``end`` is the number behind that of the last one.
     """
 
+    #: kept values wait elsewhere
+    retained = False
+
     __slots__ = ("at", "cost", "count", "end", "fds", "frames", "left", "nfds", "presence", "skipped", "tally")
 
     def __init__(

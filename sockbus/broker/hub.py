@@ -8,6 +8,7 @@ whole.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,11 +21,17 @@ from .admission import Account, Admission
 from .calls import Switchboard
 from .config import Limits
 from .group import Group
+from .herald import Herald
+from .mortality import Mortality
+from .parcel import Parcel
+from .presence import Presence
 from .quiet import QuietLog
+from .retained import Retained
 from .sink import Sink
 from .stalls import Stalls
 from .stats import Counters
 from .subscription import Subscription
+from .watches import Watches
 
 if TYPE_CHECKING:
     from .link import Link
@@ -56,12 +63,19 @@ class Hub:
         #: subscriptions that keep bytes of messages that are gone, for the sweeper
         self.untidy: dict[Lossy, None] = {}
         self.stalls = Stalls(self.now)
-        #: the broker stops: nobody is granted a new window
-        self.closing = False
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself
         self.peer = Peer(0, "sockbus broker", "broker", os.geteuid(), os.getegid(), os.getpid())
+        self.presence = Presence(None, self.peer)
+        # It is never gone.
+        self.presence.keep()
+        self.herald = Herald(self)
+        self.mortality = Mortality()
+        self.retained = Retained(self)
+        self.watches = Watches(self)
+        #: what goes now goes because the broker does
+        self.is_stopping = False
         #: bound addresses of the listeners, as getsockname(2) gives them
         self.own_names: set[object] = set()
         self._relief = trio.lowlevel.ParkingLot()
@@ -76,7 +90,9 @@ class Hub:
     @property
     def full(self) -> bool:
         """Whether so much is queued or held that publishers are not read at full speed."""
-        return self.queued_bytes >= self.limits.total_queue_bytes or self.held_fds >= self.limits.total_fds
+        # What is kept does not go when others wait, and has a limit of its own.
+        held_fds = self.held_fds - self.retained.held_fds
+        return self.queued_bytes >= self.limits.total_queue_bytes or held_fds >= self.limits.total_fds
 
     def now(self) -> float:
         """Seconds on the runtime's clock."""
@@ -100,15 +116,27 @@ class Hub:
         """Descriptors that the broker held were handed to be closed."""
         self.held_fds -= count
 
+    def offer(self, parcel: Parcel, sinks: Sequence[Sink]) -> None:
+        """Give a parcel to the sinks of its plan."""
+        # One hold of its own, so that it is not done before every sink has seen it.
+        parcel.pending = 1
+        for sink in sinks:
+            sink.offer(parcel)
+        parcel.finish()
+
     def subscribe(self, subscription: Subscription, group: str | None) -> None:
-        """Put a subscription in force."""
+        """Put a subscription in force, with the kept values that it matches in front of what is published from now."""
+        self.watches.look()
         if group is None:
+            subscription.begin_with(self.retained.matching(subscription.pattern))
             self.router.add(subscription.pattern, subscription)
+            subscription.progress()
             return
         key = (group, subscription.pattern)
         shared = self.groups.get(key)
         if shared is None:
             shared = self.groups[key] = Group(*key)
+            shared.begin_with(self.retained.matching(subscription.pattern))
             self.router.add(subscription.pattern, shared)
         subscription.group = shared
         shared.members.append(subscription)

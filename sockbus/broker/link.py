@@ -18,11 +18,12 @@ from ..errors import ProtocolError, SockbusError
 from ..fd import SharedFds, close_fds
 from ..message import Peer
 from ..protocol.frame import Kind, control
-from ..protocol.handshake import HELLO_BYTES, peer_body
+from ..protocol.handshake import HELLO_BYTES
 from ..protocol.inbox import Inbox
 from ..protocol.outbox import Lane
 from ..transport.base import Transport
 from .call import Call, Reply, Server
+from .herald import Will
 from .holdings import Holdings
 from .hub import Hub
 from .intake import Intake
@@ -31,6 +32,7 @@ from .parcel import Delivery, Parcel
 from .presence import Presence
 from .pump import Pump
 from .subscription import Subscription
+from .watches import Watch
 from .windows import Windows
 
 __all__ = ["Link"]
@@ -39,10 +41,6 @@ log = logging.getLogger("sockbus.broker")
 
 # Reads in one turn before others run; with the transports' sizes about half a megabyte.
 TURN_READS = 4
-# Seconds that the end of a link may take: sending the ERROR, and reading until the peer has read it.
-LINGER = 1.0
-# Of what an ERROR says, so that it fits where a peer has not introduced itself: docs/wire.md, "Limits".
-ERROR_CHARACTERS = 240
 
 
 class Link:
@@ -52,16 +50,8 @@ class Link:
         self.hub = hub
         self.transport = transport
         self.number = hub.new_peer_number()
-        credentials = transport.credentials()
-        host = "" if credentials else transport.remote_host()
-        self.peer = Peer(
-            self.number,
-            None,
-            transport.name,
-            credentials.uid if credentials else None,
-            credentials.gid if credentials else None,
-            credentials.pid if credentials else None,
-        )
+        self.presence = Presence.of(self, self.number, transport)
+        host = "" if self.peer.uid is not None else transport.remote_host()
         self.carries_fds = False
         self.inbox = Inbox(
             carries_fds=transport.carries_fds, max_fds=0, max_frame=HELLO_BYTES, record=transport.records
@@ -77,6 +67,7 @@ class Link:
         self.windows = Windows(self, (self.publish_intake, self.requests_intake, self.replies_intake))
         self.subscriptions: dict[int, Subscription] = {}
         self.servers: dict[int, Server] = {}
+        self.watches: dict[int, Watch] = {}
         #: requests of this peer, and calls handed to its servers, that have not ended
         self.requests: dict[int, Call] = {}
         self.calls: dict[int, Call] = {}
@@ -84,8 +75,9 @@ class Link:
         self.holdings = Holdings(hub)
         #: replies for this peer that wait for room
         self.late_replies: collections.deque[Reply] = collections.deque()
-        self.presence = Presence(self, self.peer)
         self.progress_at = hub.now()
+        #: what to publish when the peer goes without goodbye
+        self.will: Will | None = None
         #: called when the handshake is done, or the link gone before it was
         self.opened: Callable[[], None] = lambda: None
         self.gone = False
@@ -93,11 +85,18 @@ class Link:
         self._charged_bytes = 0
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
-        self._end_reason: SockbusError | None = None
+        #: why it is sent away, and whether the other side was at its end before
+        self.end_reason: SockbusError | None = None
+        self.at_end = False
 
     def __repr__(self) -> str:
         name = f" {self.peer.name!r}" if self.peer.name else ""
         return f"peer {self.number}{name} ({self.peer.transport}, {self.account.key})"
+
+    @property
+    def peer(self) -> Peer:
+        """Who this is, as others are told."""
+        return self.presence.peer
 
     # Life
 
@@ -110,22 +109,25 @@ class Link:
                 if self._reading.cancelled_caught:
                     await trio.sleep_forever()
         except SockbusError as error:
-            self._end_reason = error
+            self.end_reason = error
         except ConnectionResetError:
             # A TCP peer that died; nothing of it is left to read.
-            self._end_reason = None
+            self.end_reason = None
         except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
             log.exception("%r ran into a fault of the broker's", self)
-            self._end_reason = ProtocolError("the broker met a fault of its own; see its log")
+            self.end_reason = ProtocolError("the broker met a fault of its own; see its log")
+        except trio.Cancelled:
+            self.hub.is_stopping = True
+            raise
         finally:
             self._withdraw()
-            if self._end_reason is not None:
-                await self._send_away(self._end_reason)
+            if self.end_reason is not None:
+                await self._send_away(self.end_reason)
             self._close()
 
     def end(self, error: SockbusError) -> None:
         """End this link from elsewhere, with an ERROR to its peer."""
-        self._end_reason = error
+        self.end_reason = error
         self._scope.cancel()
 
     def leave_off(self, goodbye: bytes) -> None:
@@ -172,6 +174,7 @@ class Link:
             close_fds(fds)
             if self.transport.end_is_record():
                 raise ProtocolError("an empty record came; a record holds at least one frame")
+            self.at_end = True
             self.inbox.end()
             return False
         self.hub.counters.bytes_in += len(data)
@@ -196,9 +199,7 @@ class Link:
         """Say why, as far as the peer listens, and let it read that before the socket closes."""
         self.hub.counters.refused += 1
         self.hub.log.say(self.account.key, "%r was sent away: %s", self, error)
-        frame = control(Kind.ERROR, {"code": error.code, "text": str(error)[:ERROR_CHARACTERS]})
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
-            await self.outlet.last_word(frame)
+        await self.outlet.last_word(error)
 
     def _withdraw(self) -> None:
         """Take everything of this peer out of the broker; what it published and others still wait for stays."""
@@ -209,7 +210,9 @@ class Link:
         self.publish_intake.write_off(self.pump.held_bytes)
         self.account.orphaned_bytes += self.publish_intake.held_bytes
         hub = self.hub
-        hub.links.pop(self.number, None)
+        was_open = hub.links.pop(self.number, None) is not None
+        hub.mortality.forget(self)
+        hub.watches.end(*self.watches.values())
         hub.watched.pop(self, None)
         hub.untold.pop(self, None)
         subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
@@ -219,6 +222,8 @@ class Link:
         self.inbox.close()
         for intake in (self.requests_intake, self.replies_intake):
             intake.write_off(0)
+        if was_open and not hub.is_stopping:
+            hub.herald.left(self)
         self.presence.end()
         hub.settle()
 
@@ -234,13 +239,15 @@ class Link:
     def open(self) -> None:
         """The handshake is done."""
         self.hub.links[self.number] = self
+        self.hub.mortality.note(self)
+        self.hub.herald.joined(self)
         self.pump.open()
         self.opened()
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A parcel of this peer's has left every sink."""
         self.publish_intake.take(parcel.cost, parcel.nfds)
-        if parcel.tally is None:
+        if not parcel.answered:
             self.publish_intake.taken_messages += parcel.count
         if self.gone:
             self.hub.orphan_done(self.account, parcel.cost)
@@ -286,27 +293,18 @@ class Link:
         self.put_message(Lane.MESSAGES, front, delivery.presence, frames, fds)
 
     def put_message(
-        self, lane: Lane, front: bytes, origin: Presence | None, frames: Sequence[bytes], fds: SharedFds | None
+        self, lane: Lane, front: bytes, origin: Presence, frames: Sequence[bytes], fds: SharedFds | None
     ) -> None:
-        """A message of ``origin`` (None: the broker) behind its front; takes a hold of its own on ``fds``."""
+        """A message of ``origin`` behind its front; takes a hold of its own on ``fds``."""
         if self.gone:
             return
-        if origin is None:
-            self.put_control(control(Kind.PEER, peer_body(self.hub.peer), correlation=0))
-        else:
-            origin.introduce_to(self)
+        origin.introduce_to(self)
         put = self.outlet.put
         put(lane, front)
         for frame in frames:
             put(lane, frame, fds)
             fds = None
         self.hub.touched[self] = None
-
-    def new_call_number(self) -> int:
-        """An even number for a call."""
-        number = self.next_call_number
-        self.next_call_number += 2
-        return number
 
     def has_room(self, fds: int) -> bool:
         """Whether a publish may be queued."""
@@ -337,5 +335,7 @@ class Link:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes
         # Of a message in pieces only what has come.
         charged += self.replies_intake.held_bytes - self.pump.arrivals.missing_bytes
+        if self.will is not None and not self.gone:
+            charged += len(self.will.frame)
         self.hub.queued_bytes += charged - self._charged_bytes
         self._charged_bytes = charged

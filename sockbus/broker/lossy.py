@@ -47,7 +47,7 @@ class Lossy(Subscription):
 
     @property
     def waiting_messages(self) -> int:
-        return self._messages
+        return self._messages + len(self.waiting)
 
     def offer(self, parcel: Parcel) -> None:
         tally = parcel.tally
@@ -64,7 +64,7 @@ class Lossy(Subscription):
                 tally.add(without_fds=1)
             return
         taken = at = 0
-        if not self._queue:
+        if not self._queue and not self.waiting:
             taken, at = self._step(parcel, 0, parcel.count)
             self._next += taken
         if taken < parcel.count:
@@ -74,6 +74,10 @@ class Lossy(Subscription):
             tally.add(delivered=1)
 
     def progress(self) -> None:
+        # What it began with, which no policy drops.
+        super().progress()
+        if self.waiting:
+            return
         queue = self._queue
         while queue:
             key, held = next(iter(queue.items()))
@@ -106,6 +110,7 @@ class Lossy(Subscription):
             self._tidy(held)
 
     def close(self) -> None:
+        super().close()
         while self._queue:
             _, held = self._queue.popitem(last=False)
             if held.tally is not None:
@@ -114,8 +119,8 @@ class Lossy(Subscription):
 
     def give_up(self) -> int:
         self.ended = True
-        self.lost += self._messages
-        untold, self._next = self._arrived - self._next, self._arrived
+        self.lost += self.waiting_messages
+        untold, self._next = self._arrived - self._next + len(self.waiting), self._arrived
         return self.untold + untold
 
     # The policies: what becomes of the ``left`` last messages of a parcel, from ``at`` on
@@ -297,6 +302,6 @@ class Lossy(Subscription):
 
     def _tell_if_drained(self) -> None:
         """With nothing behind them the last losses are told by themselves."""
-        if not self._queue and self._arrived > self._next:
+        if not self._queue and not self.waiting and self._arrived > self._next:
             lost, self._next = self._arrived - self._next, self._arrived
             self.tell_soon(lost)

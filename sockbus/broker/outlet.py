@@ -17,6 +17,7 @@ import trio
 
 from ..errors import LimitExceeded, ProtocolError, SockbusError
 from ..fd import SharedFds, close_fds
+from ..protocol.frame import Kind, control
 from ..protocol.outbox import Lane, Outbox
 from ..transport.base import Blocked, Transport
 
@@ -32,6 +33,10 @@ FLUSH_SENDS = 16
 # Bytes of answers and the like that may wait for a peer. One that takes none of them is not read meanwhile, for each of
 # its frames could be one more: an ERROR is longer than the request that nobody serves.
 ANSWER_BYTES = 1 << 20
+# Seconds that the end of a link may take: sending the ERROR, and reading until the peer has read it.
+LINGER = 1.0
+# Of what an ERROR says, so that it fits where a peer has not introduced itself: docs/wire.md, "Limits".
+ERROR_CHARACTERS = 240
 # Receives of what a peer goes on sending after it was sent away.
 LAST_READS = 64
 # Seconds until a send is tried again that met a limit of the kernel's (ETOOMANYREFS): readiness does not show it.
@@ -149,25 +154,26 @@ class Outlet:
         while self.outbox.queued_bytes and not self.is_broken:
             await self._moved.park()
 
-    async def last_word(self, frame: bytes) -> None:
+    async def last_word(self, error: SockbusError) -> None:
         """Send this instead of all that is queued, as far as the peer listens, and let it be read before the end."""
         self.outbox.drop_lanes()
-        self.put(Lane.CONTROL, frame)
-        try:
-            self.flush()
-            await self.flushed()
-            # With unread data in its queue a closed TCP socket resets the connection, and the peer loses the frame.
-            self._transport.sock.shutdown(socket.SHUT_WR)
-            for _ in range(LAST_READS):
-                await trio.lowlevel.wait_readable(self._transport.sock)
-                came = self._transport.receive()
-                if came is not None:
-                    close_fds(came[1])
-                    if not came[0]:
-                        return
-        except (OSError, SockbusError):
-            # The peer is gone, or goes on as before: it has had its chance.
-            return
+        self.put(Lane.CONTROL, control(Kind.ERROR, {"code": error.code, "text": str(error)[:ERROR_CHARACTERS]}))
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
+            try:
+                self.flush()
+                await self.flushed()
+                # With unread data in its queue a closed TCP socket resets the connection, and the peer loses the frame.
+                self._transport.sock.shutdown(socket.SHUT_WR)
+                for _ in range(LAST_READS):
+                    await trio.lowlevel.wait_readable(self._transport.sock)
+                    came = self._transport.receive()
+                    if came is not None:
+                        close_fds(came[1])
+                        if not came[0]:
+                            return
+            except (OSError, SockbusError):
+                # The peer is gone, or goes on as before: it has had its chance.
+                return
 
     def close(self) -> None:
         """Send nothing more, and let go of what is queued."""

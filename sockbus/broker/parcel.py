@@ -48,6 +48,8 @@ class Delivery(Protocol):
     def nfds(self) -> int: ...
     @property
     def presence(self) -> Presence: ...
+    @property
+    def retained(self) -> bool: ...
 
 
 @final
@@ -71,14 +73,17 @@ class Tally:
             self._asker.receipt(self)
 
 
-@final
 class Parcel:
     """``count`` messages for the same sinks: a run in one slice, or the frames of one message.
 
-    ``cost``: docs/wire.md, "Pieces". ``pending``: sinks that have not finished.
+    ``cost``: docs/wire.md, "Pieces". ``answered``: its publisher is told of it by itself. ``pending``: sinks that have
+    not finished. ``nfds``: -1 where what it held was given up, which no sink can carry.
     """
 
-    __slots__ = ("cost", "count", "fds", "frames", "nfds", "origin", "pending", "tally")
+    __slots__ = ("answered", "cost", "count", "fds", "frames", "nfds", "origin", "pending", "tally")
+
+    #: whether it is the kept value of a topic, and not on its way just now
+    retained = False
 
     def __init__(
         self,
@@ -88,7 +93,10 @@ class Parcel:
         cost: int,
         fds: SharedFds | None = None,
         tally: Tally | None = None,
+        *,
+        answered: bool = False,
     ) -> None:
+        self.answered = answered
         self.origin = origin
         self.frames = frames
         self.count = count

@@ -14,6 +14,7 @@ from ..protocol.frame import Kind, control
 from ..protocol.handshake import peer_body
 
 if TYPE_CHECKING:
+    from ..transport.base import Transport
     from .link import Link
     from .parcel import Tally
 
@@ -22,17 +23,23 @@ __all__ = ["Presence"]
 
 @final
 class Presence:
-    """What others know of one link, and it of others. ``link`` is None when it has ended."""
+    """What others know of one peer, and it of others. ``link`` is None when it has ended, and for the broker itself."""
 
     __slots__ = ("_audience", "_known", "_remains", "link", "peer")
 
-    def __init__(self, link: Link, peer: Peer) -> None:
-        self.link: Link | None = link
+    def __init__(self, link: Link | None, peer: Peer) -> None:
+        self.link = link
         self.peer = peer
         self._remains = 0
         # Links that this peer was introduced to, and peers that were introduced to this link: each the other's mirror.
         self._audience: dict[Link, None] = {}
         self._known: dict[Presence, None] = {}
+
+    @classmethod
+    def of(cls, link: Link, number: int, transport: Transport) -> Presence:
+        """Of who is at the other end; its name is not known yet."""
+        pid, uid, gid = transport.credentials() or (None, None, None)
+        return cls(link, Peer(number, None, transport.name, uid, gid, pid))
 
     def introduce_to(self, link: Link) -> None:
         """Tell a link who this is, before the first frame of this peer's on it."""

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from ..errors import LimitExceeded, PermissionDenied, ProtocolError
+from ..errors import LimitExceeded, ProtocolError
 from ..fd import SharedFds, close_fds
+from ..payload import NIL
 from ..protocol import body
 from ..protocol.frame import Flag, Kind, control
 from ..protocol.handshake import LIFE_KINDS, Handshake, Role, State
 from ..protocol.inbox import MAX_RUN, Run
 from ..routing.router import Plan
-from ..topic import is_reserved, parse_topic
+from ..topic import parse_topic
 from .arrivals import Arrivals, Frames
 from .call import Call
-from .clerk import Clerk
+from .clerk import Clerk, publishable
 from .parcel import Parcel, Tally
 from .sink import Sink
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Pump"]
 
 _PUBLISH = int(Kind.PUBLISH)
+_ANSWERED = int(Flag.RECEIPT | Flag.RETAIN)
 # Plans that a link keeps by topic; a plan of many sinks is looked up in the router instead, for a stale one would keep
 # its sinks alive.
 PLANS = 1024
@@ -173,19 +175,12 @@ class Pump:
 
     def _offer(self, sinks: tuple[Sink, ...], parcel: Parcel) -> None:
         self.link.presence.keep()
-        # One hold of its own, so that it is not done before every sink has seen it.
-        parcel.pending = 1
-        for sink in sinks:
-            sink.offer(parcel)
-        parcel.finish()
+        self.hub.offer(parcel, sinks)
         if parcel.pending:
             self._held[parcel] = None
 
     def _plan(self, raw: bytes) -> Plan[Sink]:
-        topic = parse_topic(raw)
-        if is_reserved(topic):
-            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
-        plan = self.hub.router.plan(topic)
+        plan = self.hub.router.plan(publishable(raw))
         if len(plan.sinks) <= PLANNED_SINKS:
             if len(self._plans) >= PLANS:
                 self._plans.clear()
@@ -208,20 +203,40 @@ class Pump:
         self._publishing = 0
         # Subscriptions may have come and gone since the first piece.
         plan = self._plan(first.topic)
-        tally: Tally | None = None
-        if first.flags & Flag.RECEIPT:
-            tally = Tally(self.link.presence, first.correlation, len(plan.sinks))
-            if not plan.sinks:
-                tally.add()
-        self.hub.counters.messages_in += 1
-        parcel = Parcel(self.link, frames, 1, cost, shared, tally)
-        self._offer(plan.sinks, parcel)
+        parcel: Parcel | None = None
+        if not first.flags & Flag.RETAIN or self._kept(first, frames, cost, shared):
+            tally: Tally | None = None
+            if first.flags & Flag.RECEIPT:
+                tally = Tally(self.link.presence, first.correlation, len(plan.sinks))
+                if not plan.sinks:
+                    tally.add()
+            self.hub.counters.messages_in += 1
+            answered = bool(first.flags & _ANSWERED)
+            parcel = Parcel(self.link, frames, 1, cost, shared, tally, answered=answered)
+            self._offer(plan.sinks, parcel)
         if self._flush_awaits:
             # No publish comes between the pieces of another, so it is this one.
             self._flush_awaits = 0
-            if parcel.pending:
+            if parcel is not None and parcel.pending:
                 self._barrier.add(parcel)
             self._check_flushed()
+
+    def _kept(self, first: Run, frames: Frames, cost: int, shared: SharedFds | None) -> bool:
+        """Keep a message as the last value of its topic and say so, or that it cannot be; whether it is."""
+        total, _, at = first.parts()
+        clears = total == len(NIL) and first.buffer[at : first.end] == NIL and not first.declared_fds
+        link = self.link
+        try:
+            self.hub.retained.keep(first.topic.decode(), frames, cost, shared, link.presence, clears=clears)
+        except LimitExceeded as error:
+            link.put_error(error, first.correlation)
+            self._intake.take(cost, first.declared_fds)
+            if shared is not None:
+                shared.release()
+            return False
+        if not first.flags & Flag.RECEIPT:
+            link.put_control(control(Kind.OK, correlation=first.correlation))
+        return True
 
     def _on_request(self, run: Run) -> None:
         self._clerk.check_number(run.correlation)

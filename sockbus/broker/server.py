@@ -27,7 +27,7 @@ from .config import Config, settle_total_fds
 from .hub import Hub
 from .link import Link
 from .lock import Claim
-from .stats import Rates, status
+from .stats import Page, Rates, peers, retained, status, subscriptions
 from .sweeper import sweep
 
 __all__ = ["Server"]
@@ -38,8 +38,6 @@ log = logging.getLogger("sockbus.broker")
 ACCEPT_PAUSE = 0.1
 # Connections accepted in one turn before others run.
 ACCEPTS = 32
-# A status page that takes longer than this is not made anew for everyone who asks.
-PAGE_SECONDS = 0.005
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -58,9 +56,6 @@ class Server:
         self._rates = Rates()
         self._stopping = trio.Event()
         self._reserve = -1
-        self._started = 0.0
-        self._page: object = None
-        self._page_until = 0.0
 
     def stop(self) -> None:
         """Say goodbye to every peer, send what is queued, and end."""
@@ -73,14 +68,16 @@ class Server:
         try:
             for address in self.config.addresses:
                 self._listen(address)
-            self._started = trio.current_time()
-            self.hub.switchboard.internal["$SYS.status"] = self._status
+            self._serve_pages()
+            self.hub.mortality.open()
             async with trio.open_nursery() as links:
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
                         welcoming.start_soon(self._accept, listener, porch, links)
                     welcoming.start_soon(sweep, self.hub, self._rates)
                     welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
+                    welcoming.start_soon(self.hub.watches.run)
+                    welcoming.start_soon(self.hub.mortality.watch_over)
                     for text in self.addresses:
                         self._listening(text)
                     task_status.started()
@@ -121,6 +118,8 @@ class Server:
             listener.close()
         for claim in self._claims:
             claim.release()
+        self.hub.retained.close()
+        self.hub.mortality.close()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
@@ -200,14 +199,16 @@ class Server:
 
     # Keeping house
 
-    def _status(self) -> object:
-        """The status page; one that took long to make serves for ten times as long, so that asking costs little."""
-        began = trio.current_time()
-        if began >= self._page_until:
-            self._page = status(self.hub, self._rates, self.addresses, began - self._started)
-            took = trio.current_time() - began
-            self._page_until = began + 10 * took if took > PAGE_SECONDS else began
-        return self._page
+    def _serve_pages(self) -> None:
+        hub, started = self.hub, trio.current_time()
+        pages: dict[str, Callable[[], object]] = {
+            "$SYS.status": lambda: status(hub, self._rates, self.addresses, trio.current_time() - started),
+            "$SYS.peers": lambda: peers(hub),
+            "$SYS.subscriptions": lambda: subscriptions(hub),
+            "$SYS.retained": lambda: retained(hub),
+        }
+        for topic, make in pages.items():
+            hub.switchboard.internal[topic] = Page(hub, make)
 
 
 def _refuse(transport: Transport, error: SockbusError) -> None:

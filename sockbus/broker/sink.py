@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from .parcel import Parcel
 
@@ -39,6 +40,14 @@ class Sink(ABC):
         if len(self.waiting) == 1:
             self._at, self._left = 0, parcel.count
             self.progress()
+
+    def begin_with(self, parcels: Sequence[Parcel]) -> None:
+        """Let them wait in front of all that is offered later, before the first ``progress``."""
+        for parcel in parcels:
+            parcel.pending += 1
+        self.waiting.extend(parcels)
+        if self.waiting:
+            self._left = self.waiting[0].count
 
     def progress(self) -> None:
         """Take of what waits as much as credit and room allow."""

@@ -1,8 +1,9 @@
-"""What a broker counts, and the page that ``$SYS.status`` gives."""
+"""What a broker counts, and the pages that requests on ``$SYS.…`` give."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
@@ -10,7 +11,10 @@ if TYPE_CHECKING:
     from .link import Link
     from .subscription import Subscription
 
-__all__ = ["Counters", "Rates", "status"]
+__all__ = ["Counters", "Page", "Rates", "peers", "retained", "status", "subscriptions"]
+
+# A page that takes longer than this to make, in seconds, is not made anew for everyone who asks.
+PAGE_SECONDS = 0.005
 
 
 @final
@@ -67,9 +71,70 @@ class Rates:
         self._at, self._before = now, after
 
 
+@final
+class Page:
+    """One page; where it took long to make, it serves for ten times as long, so that asking costs little."""
+
+    def __init__(self, hub: Hub, make: Callable[[], object]) -> None:
+        self._hub = hub
+        self._make = make
+        self._made: object = None
+        self._until = 0.0
+
+    def __call__(self) -> object:
+        """Its payload."""
+        began = self._hub.now()
+        if began < self._until:
+            return self._made
+        made = self._make()
+        took = self._hub.now() - began
+        if took > PAGE_SECONDS:
+            self._made, self._until = made, began + 10 * took
+        return made
+
+
+def peers(hub: Hub) -> list[dict[str, Any]]:
+    """The payload of the reply on ``$SYS.peers``."""
+    return [_peer(link) for link in hub.links.values()]
+
+
+def subscriptions(hub: Hub) -> list[dict[str, Any]]:
+    """The payload of the reply on ``$SYS.subscriptions``."""
+    return [
+        {
+            "peer": link.number,
+            "pattern": subscription.pattern,
+            "group": subscription.group.name if subscription.group is not None else None,
+            "overflow": subscription.overflow,
+            "stall": _stall(subscription),
+            "outstanding": subscription.outstanding,
+            "waiting": (subscription.group or subscription).waiting_messages,
+            "lost": subscription.lost,
+        }
+        for link in hub.links.values()
+        for subscription in link.subscriptions.values()
+        if not subscription.ended
+    ]
+
+
+def retained(hub: Hub) -> list[dict[str, Any]]:
+    """The payload of the reply on ``$SYS.retained``."""
+    now = hub.now()
+    return [
+        {
+            "topic": kept.topic,
+            "bytes": kept.cost,
+            "fds": kept.nfds,
+            "peer": kept.presence.peer.id,
+            "name": kept.presence.peer.name,
+            "age": round(now - kept.since, 3),
+        }
+        for kept in hub.retained.values.values()
+    ]
+
+
 def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[str, Any]:
     """The payload of the reply on ``$SYS.status``."""
-    links = list(hub.links.values())
     return {
         "broker": {
             "pid": hub.peer.pid,
@@ -77,22 +142,8 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
             "addresses": addresses,
             "uptime": round(uptime, 3),
         },
-        "peers": [_peer(link) for link in links],
-        "subscriptions": [
-            {
-                "peer": link.number,
-                "pattern": subscription.pattern,
-                "group": subscription.group.name if subscription.group is not None else None,
-                "overflow": subscription.overflow,
-                "stall": _stall(subscription),
-                "outstanding": subscription.outstanding,
-                "waiting": (subscription.group or subscription).waiting_messages,
-                "lost": subscription.lost,
-            }
-            for link in links
-            for subscription in link.subscriptions.values()
-            if not subscription.ended
-        ],
+        "peers": peers(hub),
+        "subscriptions": subscriptions(hub),
         "servers": [
             {
                 "peer": link.number,
@@ -100,12 +151,17 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
                 "concurrency": server.concurrency,
                 "outstanding": server.outstanding,
             }
-            for link in links
+            for link in hub.links.values()
             for server in link.servers.values()
         ],
         "rates": rates.per_second,
         "totals": hub.counters.as_dict(),
         "queues": {"bytes": hub.queued_bytes},
+        "retained": {
+            "topics": len(hub.retained.values),
+            "bytes": hub.retained.bytes,
+            "fds": hub.retained.fds,
+        },
         "fds": {"held": hub.held_fds},
         "limits": hub.limits.as_dict(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, final
 
 from ..fd import SharedFds
-from ..protocol.frame import DELIVER_COUNTS, Kind, encode
+from ..protocol.frame import DELIVER_COUNTS, FLAGS_OFFSET, Flag, Kind, encode
 from ..protocol.inbox import fit
 from ..protocol.overflow import Overflow
 from .parcel import Delivery, Parcel
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Receiver", "Subscription"]
 
+_RETAIN = bytes([Flag.RETAIN])
 # What one front can say.
 MAX_LOST = (1 << 32) - 1
 
@@ -112,13 +113,16 @@ class Subscription(Sink):
             and self.fds <= self.capacity_fds
         )
 
-    def front(self, count: int, lost: int) -> bytes:
-        """The frame that says whose the next ``count`` publishes are."""
-        return self._front + DELIVER_COUNTS.pack(0x92, 0xCE, count, 0xCE, lost)
+    def front(self, count: int, lost: int, *, retained: bool = False) -> bytes:
+        """The frame that says whose the next ``count`` publishes are, and whether they are kept ones."""
+        front = self._front
+        if retained:
+            front = front[:FLAGS_OFFSET] + _RETAIN + front[FLAGS_OFFSET + 1 :]
+        return front + DELIVER_COUNTS.pack(0x92, 0xCE, count, 0xCE, lost)
 
     def carries(self, delivery: Delivery) -> bool:
         """Whether a message with descriptors can be delivered here, with or without them."""
-        return self.link.carries_fds or self.strip
+        return delivery.nfds >= 0 and (self.link.carries_fds or self.strip)
 
     def can_start(self, delivery: Delivery) -> bool:
         """Whether there is credit for one of the messages; room on the link is another question."""
@@ -149,7 +153,8 @@ class Subscription(Sink):
         self.fds -= nfds
         if self.untold:
             self.tell_lost()
-        self.link.deliver(self.front(taken, 0), delivery, frames, delivery.fds if nfds else None, taken)
+        front = self.front(taken, 0, retained=delivery.retained)
+        self.link.deliver(front, delivery, frames, delivery.fds if nfds else None, taken)
         return taken, after
 
     def lose(self) -> None:

@@ -46,7 +46,7 @@ class Windows:
     def _is_held(self) -> bool:
         """Whether there is no more window for this peer, whatever it has used."""
         hub = self._link.hub
-        return hub.closing or hub.admission.is_overdrawn(self._link.account)
+        return hub.is_stopping or hub.admission.is_overdrawn(self._link.account)
 
     def _tell(self) -> None:
         if not self._is_held():

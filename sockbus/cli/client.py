@@ -46,7 +46,12 @@ def pub(arguments: Namespace) -> None:
         content = payload.read(arguments.payload, as_bytes=arguments.raw)
         with bus(arguments) as connection:
             receipt = connection.publish(
-                arguments.topic, content, fds=fds, headers=dict(arguments.header), receipt=arguments.receipt
+                arguments.topic,
+                content,
+                fds=fds,
+                headers=dict(arguments.header),
+                receipt=arguments.receipt,
+                retain=arguments.retain,
             )
     if connection.in_doubt:
         raise Failure(f"the connection was lost while the message on {arguments.topic!r} was sent; it may be lost too")

@@ -137,4 +137,9 @@ def _message_form(arguments: Namespace) -> Callable[[Message], bytes]:
         return payload.json_bytes
     if arguments.raw:
         return payload.raw
-    return lambda message: f"{escaped(message.topic)} {payload.human(message)}{payload.human_fds(message)}\n".encode()
+
+    def line(message: Message) -> bytes:
+        mark = " [retained]" if message.retained else ""
+        return f"{escaped(message.topic)} {payload.human(message)}{payload.human_fds(message)}{mark}\n".encode()
+
+    return line

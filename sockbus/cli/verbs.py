@@ -149,6 +149,9 @@ def _pub(parser: argparse.ArgumentParser) -> None:
         help="V is a JSON number, boolean or string, else text; may be repeated",
     )
     parser.add_argument("--receipt", action="store_true", help="wait for and print what became of the message")
+    parser.add_argument(
+        "--retain", action="store_true", help="keep it as the last value of TOPIC, which later subscriptions begin with"
+    )
     parser.add_argument("--raw", action="store_true", help="PAYLOAD is bytes")
 
 
@@ -215,14 +218,16 @@ COMMAND's, or 128 + N when signal N ended it, or 1 when it cannot be run.""",
         "publish a message",
         f"""\
 {_PAYLOADS}
---receipt prints `matched M delivered D dropped L without_fds W`, in numbers of subscriptions.""",
+--receipt prints `matched M delivered D dropped L without_fds W`, in numbers of subscriptions. --retain without a
+PAYLOAD and --fd clears the topic.""",
         """sockbus pub jobs.transcode '{"codec": "av1"}' --fd video.mkv --header priority=3""",
         _pub,
     ),
     "sub": Verb(
         "subscribe and print a line for each message",
         f"""\
-Says `subscribed to PATTERN` on standard error when that is in force. A line is `TOPIC PAYLOAD [fd: KIND SIZE]...`.
+Says `subscribed to PATTERN` on standard error when that is in force. A line is `TOPIC PAYLOAD [fd: KIND SIZE]...`,
+and ends with [retained] where it is the last value of its topic from before the subscription.
 {_SHOWN}
 Lost messages are told on standard error. With --timeout and --count, fewer than N messages are a failure; so is, with
 --timeout, output that nobody has read by then.""",

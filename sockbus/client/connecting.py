@@ -7,12 +7,16 @@ its answer.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Literal, final
 
 from ..address import Address, default_address
-from ..errors import ConnectError, SockbusError
+from ..errors import ConnectError, MessageTooLarge, SockbusError
+from ..message import Will
 from ..protocol.handshake import check_name
 from ..protocol.pending import Pending
+from ..protocol.sender import check_will
+from ..protocol.session import Session
 from ..transport.channel import Channel
 from ..transport.dial import dial
 from .need import Expired, Steps
@@ -40,6 +44,7 @@ class Connecting:
         self,
         address: str | Address | None,
         name: str | None,
+        will: Will | None,
         reconnect: Reconnect,
         buffer_bytes: int,
         seconds: float = CONNECT_SECONDS,
@@ -49,7 +54,10 @@ class Connecting:
         elif isinstance(address, str):
             address = Address.parse(address)
         check_reconnect(reconnect, buffer_bytes)
+        if will is not None:
+            check_will(will)
         self.address = address
+        self.will = will
         self.reconnect = reconnect
         self.buffer_bytes = buffer_bytes
         #: the road taken
@@ -68,19 +76,32 @@ class Connecting:
         self.road = str(road)
         return Channel(transport, self._name, self._numbers)
 
-    def welcomed(self, pending: Pending) -> Steps[None]:
-        """Wait for the broker's answer to HELLO; ConnectError when it refuses, or does not answer in time."""
+    def welcomed(self, session: Session, flush: Callable[[], None]) -> Steps[None]:
+        """Wait for the broker's answer to HELLO, and until it has the will.
+
+        ConnectError when it refuses, or does not answer in time.
+        """
         try:
-            if not pending.done:
-                yield pending
-            pending.result()
+            yield from _answered(session.welcome)
+            if self.will is not None:
+                left = session.sender.will(self.will)
+                flush()
+                yield from _answered(left)
         except Expired:
             raise self._unanswered() from None
+        except MessageTooLarge:
+            raise
         except SockbusError as error:
             raise ConnectError(f"the broker at {self.road} refused the connection: {error}") from error
 
     def _unanswered(self) -> ConnectError:
         return ConnectError(f"the broker at {self.address} did not answer within {self._seconds:g} s; is it stopped?")
+
+
+def _answered(pending: Pending) -> Steps[None]:
+    if not pending.done:
+        yield pending
+    pending.result()
 
 
 def check_reconnect(reconnect: Reconnect, buffer_bytes: int) -> None:

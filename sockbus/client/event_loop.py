@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, Literal, TypeVar, overload
 
 from ..address import Address
 from ..fd import HasFileno
-from ..message import Message, Receipt
+from ..message import Message, Receipt, Will
 from ..payload import Headers
 from ..protocol.handshake import check_name
 from ..protocol.mailbox import Service
@@ -26,6 +26,7 @@ from .connecting import BUFFER_BYTES, CONNECT_SECONDS, Connecting, Reconnect, ch
 from .face import Face
 from .need import Steps
 from .subscription import Subscription
+from .watching import waited_for
 
 __all__ = ["Connect", "EventLoopBus", "EventLoopClient"]
 
@@ -100,11 +101,12 @@ class Connect(Generic[B]):
         *,
         name: str | None = None,
         reconnect: Reconnect = "wait",
+        will: Will | None = None,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         check_name(name)
         check_reconnect(reconnect, buffer_bytes)
-        self._how = (address, name, reconnect, buffer_bytes)
+        self._how = (address, name, will, reconnect, buffer_bytes)
 
     async def __aenter__(self) -> B:
         waits_type = self._bus_type._waits_type
@@ -135,7 +137,7 @@ class EventLoopBus(Face):
         await waits.open()
         is_open = False
         try:
-            await waits.drive(waits.connecting.welcomed(waits.session.welcome), deadline - waits.clock())
+            await waits.drive(waits.connecting.welcomed(waits.session, waits.flush), deadline - waits.clock())
             waits.opened()
             is_open = True
         finally:
@@ -158,6 +160,7 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: Literal[True],
+        retain: bool = False,
     ) -> Receipt: ...
 
     @overload
@@ -169,6 +172,7 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: bool = False,
+        retain: bool = False,
     ) -> Receipt | None: ...
 
     async def publish(
@@ -179,14 +183,19 @@ class EventLoopBus(Face):
         fds: Sequence[int | HasFileno] = (),
         headers: Headers | None = None,
         receipt: bool = False,
+        retain: bool = False,
     ) -> Receipt | None:
         """Publish a message; waits only for room. With ``receipt``, waits until every match has it or has dropped it.
 
+        ``retain``: waits until the broker keeps it, its fds too, as the topic's last value, which later subscriptions
+        begin with; payload None without fds clears. LimitExceeded when no more can be kept: it was not published then.
         ``fds`` are borrowed: they may be closed as soon as this returns. Raises InvalidTopic, PayloadError,
         MessageTooLarge, TooManyFds and PermissionDenied before anything is sent; ConnectionLost. Cancelled, it was
         sent wholly or not at all.
         """
         waits = self._waits
+        if retain:
+            return await waits.drive(waits.publish_retained(topic, payload, fds, headers, receipt=receipt))
         steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
         return None if steps is None else await waits.drive(steps)
 
@@ -243,6 +252,17 @@ class EventLoopBus(Face):
         ``publish`` raises. Cancelled, its reply is thrown away.
         """
         return await self._waits.drive(self._waits.request(topic, payload, fds, headers), timeout)
+
+    async def wait_for(
+        self, pattern: str, *, subscribers: int | None = None, servers: int | None = None, timeout: float | None = None
+    ) -> None:
+        """Wait until so many subscriptions and servers are there for a topic or pattern; by default one subscription.
+
+        There are those whose pattern some topic of this one matches, this bus's own included; each member of a group
+        counts. TimeoutError when they are not there within ``timeout`` seconds; InvalidTopic, LimitExceeded and
+        ConnectionLost.
+        """
+        await self._waits.drive(waited_for(self._waits, pattern, subscribers, servers), timeout)
 
     async def serve(
         self, pattern: str, handler: Handler, *, concurrency: int = 64, task_status: TaskStatus | None = None

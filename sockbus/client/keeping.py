@@ -197,6 +197,8 @@ class Keeping(Sending):
         channel.flush()
         yield from _answered(channel, session.welcome)
         asked: list[Pending] = []
+        if self.connecting.will is not None:
+            asked.append(session.sender.will(self.connecting.will))
         for box in self.boxes:
             if box.over or box.error is not None:
                 continue

@@ -16,7 +16,7 @@ from ..fd import HasFileno
 from ..message import Receipt
 from ..payload import Headers
 from ..protocol.backlog import Backlog
-from ..protocol.frame import Kind, stamped
+from ..protocol.frame import Flag, Kind, stamped
 from ..protocol.inbox import fit
 from ..protocol.outbox import Lane
 from ..protocol.pending import Pending
@@ -100,11 +100,11 @@ class Sending(ABC):
         if self.detour:
             self.check_connected()
         if fds or headers or receipt:
-            outgoing = session.sender.publish(topic, payload, fds, headers, receipt=receipt)
-            return self._publish(topic, outgoing, receipt=receipt)
+            outgoing = session.sender.publish(topic, payload, fds, headers, flags=Flag.RECEIPT if receipt else 0)
+            return self._publish(topic, outgoing, answered=receipt)
         frame = session.sender.plain(topic, payload)
         if not isinstance(frame, bytes):
-            return self._publish(topic, frame, receipt=False)
+            return self._publish(topic, frame, answered=False)
         window = session.sender.publishes
         if self.detour or window.sent_bytes >= window.granted_bytes:
             return self._publish_plain(topic, frame, session.sender)
@@ -120,6 +120,15 @@ class Sending(ABC):
         if perf_counter() - self.yielded > self.yield_seconds:
             return self.turn()
         return None
+
+    def publish_retained(
+        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
+    ) -> Steps[Receipt | None]:
+        """Publish what the broker is to keep, and wait until it does."""
+        self.check_connected()
+        flags = Flag.RETAIN | Flag.RECEIPT if receipt else Flag.RETAIN
+        outgoing = self.session.sender.publish(topic, payload, fds, headers, flags=flags)
+        return self._publish(topic, outgoing, answered=True)
 
     def _publish_plain(self, topic: str, frame: bytes, composer: Sender) -> Steps[None]:
         try:
@@ -169,14 +178,14 @@ class Sending(ABC):
             yield self._room
         self.flush()
 
-    def _publish(self, topic: str, outgoing: Outgoing, *, receipt: bool) -> Steps[Receipt | None]:
-        pending = outgoing.pending = Pending() if receipt else None
+    def _publish(self, topic: str, outgoing: Outgoing, *, answered: bool) -> Steps[Receipt | None]:
+        pending = outgoing.pending = Pending() if answered else None
         try:
             yield from self.send(outgoing)
         except Expired as expired:
             raise no_room(topic, expired) from None
         if pending is not None:
-            answer: Receipt = yield from self.result(pending)
+            answer: Receipt | None = yield from self.result(pending)
             return answer
         yield from self.turn_if_due()
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 
 from ..errors import SockbusError
 from ..fd import SharedFds
-from .frame import LENGTH, LENGTH_OFFSET, MAX_FRAME, PREFIX, PREFIX_BYTES, Flag, Kind, stamp
+from .frame import FLAGS_OFFSET, LENGTH, LENGTH_OFFSET, MAX_FRAME, PREFIX, PREFIX_BYTES, Flag, Kind, stamp
 from .inbox import fit
 from .mailbox import no_wake
 from .outbox import Lane
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog"]
 
-_ANSWERED = int(Flag.RECEIPT)
+_ANSWERED = int(Flag.RECEIPT | Flag.RETAIN)
 
 
 @final
@@ -106,7 +106,7 @@ class Backlog:
         window = session.sender.publishes
         in_doubt = window.sent_messages - window.taken_messages
         for outgoing in _unwritten(session):
-            if outgoing.correlation and outgoing.frames[0][_FLAGS_OFFSET] & _ANSWERED:
+            if outgoing.correlation and outgoing.frames[0][FLAGS_OFFSET] & _ANSWERED:
                 outgoing.pending = session.orders.take(outgoing.correlation)
             else:
                 in_doubt -= 1
@@ -133,9 +133,6 @@ class Backlog:
                     item.pending.fail(error)
         self._items.clear()
         self.size_bytes = 0
-
-
-_FLAGS_OFFSET = 8
 
 
 def _frames(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int]]:

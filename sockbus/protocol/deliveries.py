@@ -54,6 +54,8 @@ class Deliveries:
         self.touched: dict[Mailbox, None] = {}
         self._front: Mailbox | None = None
         self._left = 0
+        # Whether those are kept ones.
+        self._retained = False
         self._topics: dict[bytes, str] = {}
 
     def on_deliver(self, run: Run) -> None:
@@ -65,6 +67,7 @@ class Deliveries:
         if front is None and run.correlation not in self._closing:
             raise ProtocolError(f"subscription {run.correlation} does not exist")
         self._left = count
+        self._retained = run.flags != 0
         if lost and front is not None:
             front.note_lost(lost)
             self.touched[front] = None
@@ -82,9 +85,10 @@ class Deliveries:
             self._topic(run.topic)  # before anything owns the fds: it may raise
             assembly = Assembly(run, total, headers, at)
             if assembly.missing:
-                assemble(assembly, lambda whole: self._put(front, whole, sender))
+                retained = self._retained
+                assemble(assembly, lambda whole: self._put(front, whole, sender, retained=retained))
             else:
-                self._put(front, assembly, sender)
+                self._put(front, assembly, sender, retained=self._retained)
         elif front is not None:
             if front.is_lossy:
                 self._put_each(front, run, sender)
@@ -102,6 +106,9 @@ class Deliveries:
             after = at + LENGTH_OFFSET + length_of(buffer, at)[1]
             put((Message(topic, buffer[at + skip : after], sender), after - at))
             at = after
+        if self._retained:
+            for index in range(first, len(mailbox.queue)):
+                mailbox.queue[index][0].retained = True
         if mailbox.lost_before or mailbox.is_cut:
             mailbox.mark(mailbox.queue[first][0])
         self.touched[mailbox] = None
@@ -110,11 +117,12 @@ class Deliveries:
         assert isinstance(mailbox, LossyMailbox)
         topic = self._topic(run.topic)
         skip = PREFIX_BYTES + len(run.topic)
+        put = mailbox.put_retained if self._retained else mailbox.put
         for _, at, after in topics(run.buffer, run.start, run.end):
-            mailbox.put(Message(topic, run.buffer[at + skip : after], sender), after - at)
+            put(Message(topic, run.buffer[at + skip : after], sender), after - at)
         self.touched[mailbox] = None
 
-    def _put(self, mailbox: Mailbox | None, whole: Assembly, sender: Peer) -> None:
+    def _put(self, mailbox: Mailbox | None, whole: Assembly, sender: Peer, *, retained: bool) -> None:
         if mailbox is None or mailbox.number not in self.mailboxes:
             close_fds(whole.first.fds)
             return
@@ -122,9 +130,12 @@ class Deliveries:
             whole.first, self._topic(whole.first.topic), sender, headers=whole.headers, data=whole.payload()
         )
         if isinstance(mailbox, LossyMailbox):
-            mailbox.put(message, whole.cost)
+            put = mailbox.put_retained if retained else mailbox.put
+            put(message, whole.cost)
         else:
             mailbox.mark(message)
+            if retained:
+                message.retained = True
             mailbox.queue.append((message, whole.cost))
         self.touched[mailbox] = None
 

@@ -46,6 +46,7 @@ MAX_FRAME = 1 << 16
 # The length field counts from behind the ext type byte.
 LENGTH_OFFSET = 6
 FDS_OFFSET = 7
+FLAGS_OFFSET = 8
 TOPIC_LENGTH_OFFSET = 9
 SENDER_OFFSET = 10
 SENDER = struct.Struct(">Q")
@@ -65,6 +66,7 @@ class Kind(enum.IntEnum):
     CREDIT = 18
     SERVE = 19
     UNSERVE = 20
+    WILL = 21
     PUBLISH = 32
     PIECE = 33
     RECEIPT = 34
@@ -79,6 +81,8 @@ class Kind(enum.IntEnum):
     PEER = 50
     GONE = 51
     RECEIVED = 52
+    WATCH = 53
+    UNWATCH = 54
 
 
 class Flag(enum.IntEnum):
@@ -88,19 +92,24 @@ class Flag(enum.IntEnum):
     PIECED = 2
     FAILED = 4
     RECEIPT = 8
+    RETAIN = 16
 
 
 #: kind → the flag bits that it may have
 ALLOWED_FLAGS: dict[int, int] = dict.fromkeys(map(int, Kind), 0) | {
-    int(Kind.PUBLISH): int(Flag.HEADERS | Flag.PIECED | Flag.RECEIPT),
+    int(Kind.PUBLISH): int(Flag.HEADERS | Flag.PIECED | Flag.RECEIPT | Flag.RETAIN),
     int(Kind.REQUEST): int(Flag.HEADERS | Flag.PIECED),
     int(Kind.REPLY): int(Flag.HEADERS | Flag.PIECED | Flag.FAILED),
+    int(Kind.DELIVER): int(Flag.RETAIN),
+    int(Kind.WILL): int(Flag.RETAIN),
 }
 
 #: the kinds that start a message and may carry fds, a topic's payload and headers
 FORWARDED = frozenset((int(Kind.PUBLISH), int(Kind.REQUEST), int(Kind.REPLY)))
 #: the kinds whose topic field is used
-TOPICAL = frozenset(int(kind) for kind in (Kind.PUBLISH, Kind.REQUEST, Kind.SUBSCRIBE, Kind.SERVE))
+TOPICAL = frozenset(
+    int(kind) for kind in (Kind.PUBLISH, Kind.REQUEST, Kind.SUBSCRIBE, Kind.SERVE, Kind.WILL, Kind.WATCH)
+)
 
 
 def head(kind: int, topic: bytes, sender: int, correlation: int = 0, fds: int = 0, flags: int = 0) -> bytes:
@@ -136,6 +145,8 @@ def stamped(frame: bytes, sender: int) -> bytes:
     return frame[:SENDER_OFFSET] + SENDER.pack(sender) + frame[SENDER_OFFSET + SENDER.size :]
 
 
-def control(kind: int, body: object = None, *, correlation: int = 0, sender: int = 0, topic: bytes = b"") -> bytes:
+def control(
+    kind: int, body: object = None, *, correlation: int = 0, sender: int = 0, topic: bytes = b"", flags: int = 0
+) -> bytes:
     """One frame whose body is a msgpack object of the bus's own; PayloadError when it cannot be encoded."""
-    return encode(kind, topic=topic, payload=encode_payload(body), sender=sender, correlation=correlation)
+    return encode(kind, topic=topic, payload=encode_payload(body), sender=sender, correlation=correlation, flags=flags)

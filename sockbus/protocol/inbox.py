@@ -48,7 +48,7 @@ _ALIKE = 5
 _PUBLISH = int(Kind.PUBLISH)
 _PIECED = int(Flag.PIECED)
 _HEADERS = int(Flag.HEADERS)
-_RECEIPT = int(Flag.RECEIPT)
+_NUMBERED = int(Flag.PIECED | Flag.RECEIPT | Flag.RETAIN)
 
 
 @final
@@ -309,8 +309,10 @@ class Inbox:
             raise ProtocolError(f"frame kind {kind} does not exist in version 1")
         if flags & ~allowed:
             raise ProtocolError(f"reserved flags 0x{flags & ~allowed:02x} are set on a {Kind(kind).name} frame")
-        if flags & (_PIECED | _RECEIPT) and not correlation:
-            raise ProtocolError(f"a {Kind(kind).name} frame with pieces or a receipt needs a number; it has none")
+        if flags & _NUMBERED and not correlation:
+            raise ProtocolError(
+                f"a {Kind(kind).name} frame that is in pieces, kept or to be answered needs a number; it has none"
+            )
         if topic_length and kind not in TOPICAL:
             raise ProtocolError(f"a {Kind(kind).name} frame has no topic, but states {topic_length} bytes of one")
         if nfds:

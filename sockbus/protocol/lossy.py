@@ -37,7 +37,7 @@ def mailbox_for(
 
 @final
 class LossyMailbox(Mailbox):
-    """Messages of a subscription whose policy is not "block". ``queue`` holds only what was put back.
+    """Messages of a subscription whose policy is not "block". ``queue``: kept values, and what was put back.
 
     ``unsubscribe`` is set by the session: it ends the subscription at the broker, whose answer tells the last losses.
     """
@@ -102,9 +102,19 @@ class LossyMailbox(Mailbox):
         self._held_bytes += cost
         self._held_fds += len(message.fds)
 
+    def put_retained(self, message: Message, cost: int) -> None:
+        """A kept value came, in front of all others: its credit comes back when it is taken."""
+        message.retained = True
+        number, self._number = self._number, self._number + 1
+        message.lost, self._next = number - self._next, number + 1
+        self.queue.append((message, cost))
+
     def take(self) -> Message | None:
         if self.queue:
-            return self.queue.popleft()[0]
+            message, cost = self.queue.popleft()
+            if cost:
+                self._count(1, cost, len(message.fds))
+            return message
         if not self._held:
             return None
         _, (message, cost, number) = self._held.popitem(last=False)
@@ -113,7 +123,7 @@ class LossyMailbox(Mailbox):
         message.lost, self._next = number - self._next, number + 1
         if 0 <= self._cut_at <= number:
             self._cut_at = -1
-            message.note_interrupted()
+            message.interrupted = True
         return message
 
     def take_all(self) -> list[Message]:

@@ -140,7 +140,7 @@ class Mailbox:
         message.lost, self.lost_before = self.lost_before, 0
         if self.is_cut:
             self.is_cut = False
-            message.note_interrupted()
+            message.interrupted = True
 
     def cut(self) -> None:
         """The session has ended: what was taken of it needs no credit, and what was not will need none."""

@@ -35,6 +35,9 @@ class Orders:
         self.urgent = False
         #: subscriptions and servers that were left → answers about them still to come
         self.closing: dict[int, int] = {}
+        #: watches that have not ended
+        self.watches: set[int] = set()
+        self._fds_received = self._fds_told = 0
         self._outbox = outbox
         self._pendings: dict[int, Pending] = {}
         # Drawn in one step, for a blocking program composes a message before it asks for the lock.
@@ -49,14 +52,17 @@ class Orders:
         self._outbox.put(lane, control(kind, value, correlation=correlation, sender=self.sender))
         self.urgent = True
 
-    def put_last(self, kind: Kind, value: object = None, *, correlation: int = 0, topic: bytes = b"") -> None:
+    def put_last(
+        self, kind: Kind, value: object = None, *, correlation: int = 0, topic: bytes = b"", flags: int = 0
+    ) -> None:
         """Queue a frame that must not pass what was queued before it."""
-        self._outbox.put_last(control(kind, value, correlation=correlation, sender=self.sender, topic=topic))
+        frame = control(kind, value, correlation=correlation, sender=self.sender, topic=topic, flags=flags)
+        self._outbox.put_last(frame)
         self.urgent = True
 
-    def ask(self, kind: Kind, number: int, value: object = None, *, topic: bytes = b"") -> Pending:
+    def ask(self, kind: Kind, number: int, value: object = None, *, topic: bytes = b"", flags: int = 0) -> Pending:
         """Queue a question, behind all that was queued before; who waits for its answer."""
-        self.put_last(kind, value, correlation=number, topic=topic)
+        self.put_last(kind, value, correlation=number, topic=topic, flags=flags)
         return self.expect(number)
 
     def expect(self, number: int, pending: Pending | None = None) -> Pending:
@@ -65,9 +71,27 @@ class Orders:
         return pending
 
     def leave(self, kind: Kind, number: int) -> None:
-        """End a subscription or a server; the answer to its beginning, if still due, and to this are swallowed."""
+        """End a subscription, server or watch; the answer to its beginning, if still due, and to this are swallowed."""
         self.closing[number] = 1 if self._pendings.pop(number, None) is None else 2
         self.put_last(kind, correlation=number)
+
+    def watch(self, topic: bytes, subscribers: int, servers: int) -> tuple[int, Pending]:
+        """A watch, and who waits until it is met."""
+        number = self.number()
+        self.watches.add(number)
+        return number, self.ask(Kind.WATCH, number, [subscribers, servers], topic=topic)
+
+    def unwatch(self, number: int) -> None:
+        """End a watch, met or not."""
+        self.watches.discard(number)
+        self.leave(Kind.UNWATCH, number)
+
+    def note_fds(self, count: int, limit: int) -> None:
+        """So many descriptors came: the broker is told at half of the ``limit`` that may be on their way."""
+        self._fds_received += count
+        if self._fds_received - self._fds_told >= max(1, limit // 2):
+            self._fds_told = self._fds_received
+            self.put(Kind.RECEIVED, self._fds_received)
 
     def waiting(self) -> Iterable[Pending]:
         """All who wait for an answer."""

@@ -13,6 +13,7 @@ from typing import final
 
 from ..errors import LimitExceeded, MessageTooLarge, PayloadError, PermissionDenied, TooManyFds
 from ..fd import HasFileno, SharedFds, descriptor, duplicate
+from ..message import Will
 from ..payload import Headers, encode_headers, encode_payload
 from ..topic import check_topic, is_reserved
 from .frame import EXT32, LENGTH_OFFSET, MAX_FRAME, PREFIX_BYTES, Flag, Kind, head, stamped
@@ -22,7 +23,7 @@ from .pending import Pending
 from .pieces import cut
 from .window import Window
 
-__all__ = ["Outgoing", "Sender"]
+__all__ = ["Outgoing", "Sender", "check_will"]
 
 # Topics whose frame head is kept; more than this in use at once are made anew.
 _HEADS_KEPT = 4096
@@ -30,6 +31,25 @@ _HEADS_KEPT = 4096
 _FAILURE_CHARACTERS = 4096
 _TAG_LENGTH = struct.Struct(">BI").pack
 _TAG_BYTES = 5
+
+
+def _publishable(topic: str) -> bytes:
+    raw = check_topic(topic)
+    if is_reserved(topic):
+        raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
+    return raw
+
+
+def check_will(will: Will, message_bytes: int = MAX_FRAME) -> bytes:
+    """The topic of a will that can be left. InvalidTopic, PermissionDenied, PayloadError, MessageTooLarge."""
+    raw = _publishable(will.topic)
+    size = len(encode_payload(will.payload))
+    most = min(MAX_FRAME - PREFIX_BYTES - len(raw), message_bytes)
+    if size > most:
+        raise MessageTooLarge(
+            f"the will on {will.topic!r} has a payload of {size} bytes, where one frame takes {most}; make it smaller"
+        )
+    return raw
 
 
 @final
@@ -143,24 +163,24 @@ class Sender:
         return _TAG_LENGTH(EXT32, size - LENGTH_OFFSET) + after_tag + data
 
     def _new_head(self, topic: str) -> bytes:
-        raw = self._publishable(topic)
+        raw = _publishable(topic)
         if len(self._heads) >= _HEADS_KEPT:
             self._heads.clear()
         after_tag = self._heads[topic] = head(Kind.PUBLISH, raw, self.number)[_TAG_BYTES:]
         return after_tag
 
     def publish(
-        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool
+        self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, flags: int
     ) -> Outgoing:
         """A message to publish. InvalidTopic, PayloadError, MessageTooLarge, TooManyFds, PermissionDenied."""
-        return self._publish(topic, encode_payload(payload), fds, headers, Flag.RECEIPT if receipt else 0)
+        return self._publish(topic, encode_payload(payload), fds, headers, flags)
 
     def _publish(
         self, topic: str, data: bytes, fds: Sequence[int | HasFileno], headers: Headers | None, flags: int
     ) -> Outgoing:
         return self._message(
             Kind.PUBLISH,
-            self._publishable(topic),
+            _publishable(topic),
             data,
             correlation=self._orders.number(),
             headers=headers,
@@ -204,6 +224,12 @@ class Sender:
         text = str(error)[:_FAILURE_CHARACTERS]
         return self.reply(call, [type(error).__name__, text.encode(errors="replace").decode()], failed=True)
 
+    def will(self, will: Will) -> Pending:
+        """Leave a will; who waits until the broker has it. Raises as ``check_will``."""
+        topic = check_will(will, self._limits["message_bytes"])
+        flags = Flag.RETAIN if will.retain else 0
+        return self._orders.ask(Kind.WILL, self._orders.number(), will.payload, topic=topic, flags=flags)
+
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message, unless its window is spent; LimitExceeded when its fds cannot be duplicated."""
         window, lane = self._roads[outgoing.kind]
@@ -224,16 +250,6 @@ class Sender:
         """What was composed for a session that has ended leaves by this one."""
         outgoing.sender = self
         outgoing.frames = [stamped(frame, self.number) for frame in outgoing.frames]
-
-    def wrap(self, frame: bytes) -> Outgoing:
-        """A frame of ``plain``, to be sent later."""
-        return Outgoing(Kind.PUBLISH, [frame], (), self, 0)
-
-    def _publishable(self, topic: str) -> bytes:
-        raw = check_topic(topic)
-        if is_reserved(topic):
-            raise PermissionDenied(f"topic {topic!r} begins with $ and belongs to the broker; use another name")
-        return raw
 
     def _message(
         self,

@@ -78,7 +78,6 @@ class Session:
         self.unheard = False
         self._peers: dict[int, Peer] = {}
         self._assemblies = Assemblies()
-        self._fds_received = self._fds_told = 0
         self._handlers: dict[int, Callable[[Run], None]] = {
             Kind.WELCOME: self._on_welcome,
             Kind.ERROR: self._on_error,
@@ -228,7 +227,7 @@ class Session:
     def subscribe(self, mailbox: Mailbox) -> Pending:
         """Put a mailbox in force; who waits until it is. LimitExceeded."""
         self.check()
-        self._below("subscriptions", len(self.deliveries.mailboxes))
+        self._below("subscriptions", len(self.deliveries.mailboxes) + len(self.orders.watches))
         mailbox.number = self.orders.number()
         mailbox.credit = self._give_back
         if isinstance(mailbox, LossyMailbox):
@@ -250,6 +249,12 @@ class Session:
         # A broker hands over at most pending_requests in any case.
         options = {"concurrency": min(service.concurrency, self.limits["pending_requests"])}
         return self.orders.ask(Kind.SERVE, service.number, options, topic=service.pattern.encode())
+
+    def watch(self, raw: bytes, subscribers: int, servers: int) -> tuple[int, Pending]:
+        """As ``orders.watch``, whose ``unwatch`` must follow. LimitExceeded."""
+        self.check()
+        self._below("subscriptions", len(self.deliveries.mailboxes) + len(self.orders.watches))
+        return self.orders.watch(raw, subscribers, servers)
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service; what is on its way is thrown away, its fds closed."""
@@ -323,14 +328,8 @@ class Session:
 
     def _on_message(self, run: Run) -> None:
         if run.fds:
-            self._note_fds(len(run.fds))
+            self.orders.note_fds(len(run.fds), self.limits["link_fds"])
         sender = self._peers.get(run.sender)
         if sender is None:
             raise ProtocolError(f"a message came from peer {run.sender}, who was not introduced")
         self._message_handlers[run.kind](run, sender, self._assemblies.start)
-
-    def _note_fds(self, count: int) -> None:
-        self._fds_received += count
-        if self._fds_received - self._fds_told >= max(1, self.limits["link_fds"] // 2):
-            self._fds_told = self._fds_received
-            self.orders.put(Kind.RECEIVED, self._fds_received)

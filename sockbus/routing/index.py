@@ -12,7 +12,7 @@ Invariant: every node but the root has a value at or beneath it; what is removed
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from operator import itemgetter
 from typing import Generic, TypeVar, final
 
@@ -93,6 +93,35 @@ class Index(Generic[T]):
             found += node.ranks.items()
         found.sort(key=_rank)
         return [value for value, _ in found]
+
+    def overlapping(self, pattern: str) -> Iterator[T]:
+        """The values of all patterns that some topic of this one matches too, in no order; change nothing meanwhile."""
+        tokens = pattern.split(".")
+        reserved = pattern.startswith("$")
+        # Nodes, and how many tokens of the pattern lead there.
+        ahead = [(self._root, 0)]
+        while ahead:
+            node, depth = ahead.pop()
+            if depth == len(tokens):
+                yield from node.ranks
+                continue
+            token = tokens[depth]
+            children = node.children
+            if token in ("*", ">"):
+                is_first = node is self._root
+                found = [each for each in children.items() if not (is_first and each[0].startswith("$"))]
+            else:
+                names = (token,) if reserved and not depth else (token, "*", ">")
+                found = [(name, children[name]) for name in names if name in children]
+            for name, child in found:
+                if token == ">":
+                    # One token or more: this one, and all that may follow.
+                    yield from child.ranks
+                    ahead.append((child, depth))
+                elif name == ">":
+                    yield from child.ranks
+                else:
+                    ahead.append((child, depth + 1))
 
 
 class _Node(Generic[T]):

@@ -11,7 +11,7 @@ whoever is in the middle of one goes on with the sinks that it had.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar, final
 
 from ..topic import has_wildcard, matcher
@@ -85,6 +85,10 @@ class Router(Generic[T]):
                 self._retire(list(self._plans))
             self._plans[topic] = plan
         return plan
+
+    def overlapping(self, pattern: str) -> Iterator[T]:
+        """The sinks of all patterns that some topic of this one matches too, in no order; change nothing meanwhile."""
+        return self._index.overlapping(pattern)
 
     def _retire_matching(self, pattern: str) -> None:
         if has_wildcard(pattern):

@@ -324,3 +324,50 @@ def bytes_left_behind(broker: BrokerProcess, count: int) -> str:
             # With what was left behind gone, the window is told.
             assert peer.expect(Kind.WINDOW).body[0] > 0
             return "waits"
+
+
+def retained_topics(broker: BrokerProcess, count: int) -> str:
+    with Raw(broker.stream) as peer:
+        answers = [keep(peer, f"limited.{number}", b"\x01") for number in range(count)]
+        return _and_cleared(peer, answers)
+
+
+def bytes_retained(broker: BrokerProcess, count: int) -> str:
+    with Raw(broker.stream) as peer:
+        first, second = "limited.a", "limited.b"
+        size = 26 + len(first)
+        answers = [keep(peer, first, bytes(400 - size)), keep(peer, second, bytes(count - 400 - size))]
+        return _and_cleared(peer, answers)
+
+
+def bytes_retained_in_place_of_others(broker: BrokerProcess, count: int) -> str:
+    with Raw(broker.stream) as peer:
+        size = 26 + len(TOPIC)
+        answers = [keep(peer, TOPIC, bytes(900 - size)), keep(peer, TOPIC, bytes(count - size))]
+        return _and_cleared(peer, answers)
+
+
+def fds_retained(broker: BrokerProcess, count: int) -> str:
+    with Raw(broker.stream) as peer:
+        answers = [keep(peer, "limited.a", b"\x01", 2), keep(peer, "limited.b", b"\x01", count - 2)]
+        return _and_cleared(peer, answers)
+
+
+def keep(peer: Raw, topic: str, payload: bytes, fds: int = 0) -> str:
+    """Publish something to be kept: "ok", or the code of the ERROR that says that it is not."""
+    number = 4_000_101 + 2 * len(peer.passed)
+    with open_files(fds) as files:
+        peer.send(peer.frame(Kind.PUBLISH, topic, payload, number, flags=Flag.RETAIN, fds=fds), files)
+    answer = peer.expect(Kind.OK, Kind.ERROR)
+    assert answer.correlation == number, answer.body
+    return "ok" if answer.kind is Kind.OK else str(answer.body["code"])
+
+
+def _and_cleared(peer: Raw, answers: list[str]) -> str:
+    """The last answer, where those before are "ok", and the link goes on; clears what was kept."""
+    assert set(answers[:-1]) <= {"ok"}
+    for row in peer.request("$SYS.retained"):
+        assert keep(peer, row["topic"], b"\xc0") == "ok"
+    assert peer.request("$SYS.retained", number=777_779) == []
+    assert verdict(peer) == "ok"
+    return answers[-1]

@@ -90,6 +90,41 @@ def _arrangements() -> Iterator[Case]:
     yield case("a subscription's number for a server", lambda p: [p.subscription(TOPIC), serving(p, 1)])
     yield case("a server's number for FLUSH", lambda p: [serving(p, 1), p.control(Kind.FLUSH, correlation=1)])
     yield case("a request's number again", lambda p: [serving(p), *[p.frame(Kind.REQUEST, TOPIC, correlation=1)] * 2])
+    for name, wrong_watch in {
+        "nil": None,
+        "one": [1],
+        "three": [1, 1, 1],
+        "below nothing": [-1, 0],
+        "text": ["1", 0],
+    }.items():
+        yield case(f"WATCH with {name}", lambda p, body=wrong_watch: [p.control(Kind.WATCH, body, 1, TOPIC)])
+    yield case("WATCH of no pattern", lambda p: [p.control(Kind.WATCH, [1, 0], 1, "a..b")], "topic")
+    yield case("WATCH twice", lambda p: [p.control(Kind.WATCH, [1, 0], 1, TOPIC)] * 2)
+    yield case("UNWATCH of nothing", lambda p: [p.control(Kind.UNWATCH, correlation=1)])
+    yield case("UNWATCH of a subscription", lambda p: [p.subscription(TOPIC), p.control(Kind.UNWATCH, correlation=1)])
+    yield case(
+        "UNWATCH with a body", lambda p: [p.control(Kind.WATCH, [1, 0], 1, TOPIC), p.control(Kind.UNWATCH, 1, 1)]
+    )
+    yield case(
+        "watches beyond the limit",
+        lambda p: [p.subscription(TOPIC), *[p.control(Kind.WATCH, [9, 0], n, TOPIC) for n in range(3, 1029, 2)]],
+        "limit",
+    )
+    for number in (0, 2):
+        yield case(f"WATCH as {number}", lambda p, n=number: [p.control(Kind.WATCH, [1, 0], n, TOPIC)])
+        yield case(f"WILL as {number}", lambda p, n=number: [p.frame(Kind.WILL, TOPIC, correlation=n)])
+    yield case("WILL on a topic of the broker's", lambda p: [p.frame(Kind.WILL, "$SYS.x", correlation=1)], "permission")
+    yield case("WILL on a pattern", lambda p: [p.frame(Kind.WILL, "a.*", correlation=1)], "topic")
+    yield case("WILL as a server", lambda p: [serving(p, 1), p.frame(Kind.WILL, TOPIC, correlation=1)])
+    yield case(
+        "a kept publish as a subscription",
+        lambda p: [p.subscription(TOPIC), p.frame(Kind.PUBLISH, TOPIC, correlation=1, flags=Flag.RETAIN)],
+    )
+    yield case(
+        "a kept publish on a topic of the broker's",
+        lambda p: [p.frame(Kind.PUBLISH, "$SYS.x", correlation=1, flags=Flag.RETAIN)],
+        "permission",
+    )
     for number in (0, 1, 2, 3, 1 << 63):
         yield case(f"a reply to call {number}", lambda p, n=number: [p.frame(Kind.REPLY, correlation=n)])
     yield case(

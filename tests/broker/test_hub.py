@@ -69,6 +69,12 @@ def left_behind(hub: Hub) -> dict[str, object]:
         "waiting requests": len(hub.switchboard._waiting),
         "accounts": {name: account.orphaned_bytes for name, account in hub.admission._accounts.items()},
         "connections": hub.admission._connections,
+        "kept values": len(hub.retained.values),
+        "kept bytes": hub.retained.bytes + hub.retained._old_bytes,
+        "kept fds": hub.retained.held_fds,
+        "watches": len(hub.watches._waiting),
+        "pidfds": len(hub.mortality._links) + len(hub.mortality._pidfds),
+        "known by the broker": len(hub.presence._audience),
     }
 
 
@@ -221,9 +227,8 @@ def leaves_a_server_that_never_answers(stage: Stage) -> None:
             with stage.peer() as peer:
                 peer.send(peer.frame(Kind.REQUEST, "never", correlation=1))
                 server.expect(Kind.REQUEST)
-        eventually(lambda: len(stage.hub.links) == 1)
-        gc.collect()
-        assert sum(isinstance(thing, Link) for thing in gc.get_objects()) == 1
+        # A link that is closing is there a moment longer than its entry.
+        eventually(lambda: gc.collect() >= 0 and sum(isinstance(thing, Link) for thing in gc.get_objects()) == 1)
 
 
 def leaves_a_backlog_unread(stage: Stage) -> None:
@@ -244,6 +249,42 @@ def leaves_groups_and_servers(stage: Stage) -> None:
         first.send(first.control(Kind.UNSUBSCRIBE, correlation=1))
         first.send(first.control(Kind.GOODBYE, {"text": "left"}))
         assert first.until_end()
+
+
+def leaves_watches(stage: Stage) -> None:
+    with stage.peer() as peer:
+        for number in range(1, 100, 2):
+            peer.send(peer.control(Kind.WATCH, [1, 0], correlation=number, topic="nobody"))
+            if number % 3:
+                peer.send(peer.control(Kind.UNWATCH, correlation=number))
+        peer.settle()
+
+
+def leaves_a_will_that_waits(stage: Stage) -> None:
+    with stage.peer() as reader:
+        reader.subscribe("will", credit=(1, 1, 1))
+        reader.subscribe("$SYS.peer.*", 3, credit=(1, 1, 1))
+        for _ in range(5):
+            with stage.peer() as peer:
+                peer.send(peer.frame(Kind.WILL, "will", bytes(5000), 1))
+                peer.expect(Kind.OK)
+
+
+def leaves_kept_values_that_wait_and_are_cleared(stage: Stage) -> None:
+    with stage.peer() as reader, stage.peer() as peer:
+        number = 1
+        for turn in range(3):
+            for topic in range(5):
+                number += 2
+                count = 0 if stage.transport == "tcp" else 1
+                with open_files(count) as fds:
+                    peer.send(peer.frame(Kind.PUBLISH, f"k.{topic}", b"1", number, flags=Flag.RETAIN, fds=count), fds)
+                peer.expect(Kind.OK)
+            reader.subscribe("k.*", 2 * turn + 1, (1, 1, 1))
+        for topic in range(5):
+            number += 2
+            peer.send(peer.frame(Kind.PUBLISH, f"k.{topic}", b"\xc0", number, flags=Flag.RETAIN))
+        peer.request("$SYS.retained")
 
 
 ACTS: list[Act] = [value for name, value in list(globals().items()) if name.startswith("leaves_")]

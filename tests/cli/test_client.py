@@ -69,13 +69,35 @@ def test_json_form_is_one_object_a_line(bus: BrokerProcess, place: Path) -> None
         publish(bus, "json.a", "--raw", "x\n", "--fd", str(place / "file"), "--header", "n=1", "--header", "s=one")
         publish(bus, "json.b", "[null]")
         first, second = map(json.loads, sub.out.rest().splitlines())
-    assert list(first) == ["topic", "payload", "headers", "sender", "fds", "fds_missing", "lost"]
+    assert list(first) == ["topic", "payload", "headers", "sender", "fds", "fds_missing", "lost", "retained"]
     assert first["topic"] == "json.a"
     assert base64.b64decode(first["payload"]["base64"]) == b"x\n"
     assert first["headers"] == {"n": 1, "s": "one"}
     assert first["fds"] == [{"kind": "file", "size": 5}]
     assert (first["sender"]["name"], first["sender"]["uid"]) == ("sockbus pub", os.getuid())
     assert (second["payload"], second["fds"], second["fds_missing"], second["lost"]) == ([None], [], 0, 0)
+
+
+def test_kept_value_comes_first_and_is_marked(bus: BrokerProcess, place: Path) -> None:
+    (place / "file").write_bytes(b"12345")
+    publish(bus, "kept.a", "1", "--retain", "--fd", str(place / "file"))
+    publish(bus, "kept.b", "2", "--retain", "--receipt")
+    with subscriber(bus, "kept.*", "--count", "3") as sub:
+        publish(bus, "kept.a", "live")
+        assert sub.out.rest().decode() == "kept.a 1 [fd: file 5] [retained]\nkept.b 2 [retained]\nkept.a live\n"
+    publish(bus, "kept.a", "--retain")
+    with subscriber(bus, "kept.*", "--json", "--count", "2") as sub:
+        publish(bus, "kept.b", "3")
+        found = [(line["payload"], line["retained"]) for line in map(json.loads, sub.out.rest().splitlines())]
+        assert found == [(2, True), (3, False)]
+    publish(bus, "kept.b", "--retain")
+
+
+def test_value_that_cannot_be_kept_is_a_failure() -> None:
+    with BrokerProcess("--limit", "retained=0") as broker:
+        done = run("pub", "a", "1", "--retain", "--address", broker.unix)
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+        assert "retained = 0" in done.err
 
 
 def test_raw_form_is_the_payloads_and_nothing_else(bus: BrokerProcess) -> None:

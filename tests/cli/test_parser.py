@@ -73,7 +73,7 @@ def test_options_may_stand_between_addresses() -> None:
         (["pub", "a b"], "white space"),
         (["pub", "a.*"], "wildcard"),
         (["pub", "a", "b", "c"], "c"),
-        (["pub", "a", "--retain"], "--retain"),
+        (["pub", "a", "--retain=1"], "--retain"),
         (["pub", "a", "--rec"], "--rec"),
         (["pub", "a", "--header", "x"], "K=V"),
         (["pub", "a", "--header", "=x"], "K=V"),

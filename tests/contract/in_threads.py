@@ -63,7 +63,7 @@ class Bus:
         return repr(self._bus)
 
     async def publish(self, *arguments: Any, **options: Any) -> Any:
-        if options.get("receipt"):
+        if options.get("receipt") or options.get("retain"):
             return await in_thread(self._bus.publish, *arguments, **options)
         return await in_slices(self._bus.publish, *arguments, **options)
 
@@ -78,6 +78,12 @@ class Bus:
 
     def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
         return Subscription(self._bus.subscribe(*arguments, **options))
+
+    async def wait_for(self, *arguments: Any, timeout: float | None = None, **options: Any) -> None:
+        if timeout is not None:
+            await in_thread(self._bus.wait_for, *arguments, timeout=timeout, **options)
+        else:
+            await in_slices(self._bus.wait_for, *arguments, **options)
 
     async def request(self, *arguments: Any, **options: Any) -> Any:
         return await in_thread(self._bus.request, *arguments, **options)

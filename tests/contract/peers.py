@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 
 import trio
 
-from sockbus.message import Message
+from sockbus.message import Message, Will
 from sockbus.trio import Bus, connect
 from tests.brokers import Program
 
@@ -85,10 +86,30 @@ async def hoard(address: str, pattern: str, group: str = "") -> None:
         await trio.sleep_forever()
 
 
+async def bequeath(address: str, topic: str, retain: str = "") -> None:
+    """Leave a will, and publish on each line of stdin."""
+    will = Will(topic, "gone", retain=bool(retain))
+    async with connect(address, name="testator", will=will) as bus:
+        say("ready")
+        while line := await trio.to_thread.run_sync(sys.stdin.readline):
+            await bus.publish(topic, line.strip())
+            await bus.flush()
+            say("published")
+
+
 async def where() -> None:
     """Connect to the default address, and print the road taken."""
     async with connect() as bus:
         say(bus.address)
+
+
+async def lend(address: str, topic: str) -> None:
+    """Leave a listening socket with the broker."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with connect(address, name="lender") as bus:
+            await bus.publish(topic, "listener", fds=[listener], retain=True)
+            say("ready")
+            await trio.sleep_forever()
 
 
 async def publish(address: str, topic: str, count: str) -> None:
@@ -113,7 +134,10 @@ async def begin(address: str, topic: str) -> None:
         await trio.sleep_forever()
 
 
-VERBS = {"begin": begin, "check": check, "hold": hold, "hoard": hoard, "publish": publish, "take": take, "where": where}
+VERBS = {
+    "begin": begin, "bequeath": bequeath, "check": check, "hold": hold, "hoard": hoard, "lend": lend,
+    "publish": publish, "take": take, "where": where,
+}  # fmt: skip
 
 if __name__ == "__main__":
     trio.run(VERBS[sys.argv[1]], *sys.argv[2:])

@@ -33,6 +33,8 @@ ENDING = [
     ("pool.py", "spawn"),
     ("pool.py", "fork"),
     ("futures.py",),
+    ("zero_downtime.py", "serve"),
+    ("zero_downtime.py", "call"),
 ]
 
 
@@ -175,6 +177,23 @@ def test_workers_of_futures_count_files_that_they_are_given(transport: str, sock
 
 def test_workers_of_futures_are_given_no_files_over_tcp(sockbus_broker: Broker) -> None:
     assert_one_complaint(run("futures.py", sockbus_broker.addresses["tcp"]), "futures.py", "UNIX socket")
+
+
+@pytest.mark.parametrize(("server", "client"), [("unix", "tcp"), ("stream", "seqpacket")])
+def test_client_of_a_server_that_is_killed_is_not_refused(server: str, client: str, sockbus_broker: Broker) -> None:
+    with contextlib.ExitStack() as stack:
+        caller = stack.enter_context(Program(command("zero_downtime.py", "call", sockbus_broker.addresses[client])))
+        for _ in range(4):
+            with running("zero_downtime.py", "serve", sockbus_broker.addresses[server]) as program:
+                assert caller.out.next() == f"answered by process {program.process.pid}"
+                program.signal(signal.SIGKILL)
+                assert program.code() == -signal.SIGKILL
+        assert caller.process.poll() is None
+
+
+def test_server_cannot_leave_its_socket_over_tcp(sockbus_broker: Broker) -> None:
+    done = run("zero_downtime.py", "serve", sockbus_broker.addresses["tcp"])
+    assert_one_complaint(done, "zero_downtime.py", "UNIX socket")
 
 
 @pytest.mark.parametrize("transport", ["unix", "seqpacket", "stream", "tcp"])

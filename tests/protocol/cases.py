@@ -8,7 +8,7 @@ from sockbus.protocol.frame import Kind
 
 from .chunks import Sent
 
-HEADERS, PIECED, FAILED, RECEIPT = 1, 2, 4, 8
+HEADERS, PIECED, FAILED, RECEIPT, RETAIN = 1, 2, 4, 8, 16
 PLAIN = Sent(topic=b"a.b", payload=b"\x01")
 WITH_FD = Sent(topic=b"a.b", payload=b"\x02", files=(0,))
 OTHER_FDS = Sent(topic=b"a.b", payload=b"\x03", files=(1, 2))
@@ -44,7 +44,7 @@ VALID = [
     Case("other senders", [Sent(topic=b"a", sender=number) for number in (1, 1, 2, 1)]),
     Case("run with a receipt between", [PLAIN, Sent(topic=b"a.b", flags=RECEIPT, correlation=9), PLAIN, PLAIN]),
     Case("publishes with numbers", [Sent(topic=b"a", correlation=number) for number in (1, 3, 3)]),
-    Case("all flags of a publish", [Sent(flags=HEADERS | PIECED | RECEIPT, correlation=1)]),
+    Case("all flags of a publish", [Sent(flags=HEADERS | PIECED | RECEIPT | RETAIN, correlation=1)]),
     Case("all flags of a request", [Sent(Kind.REQUEST, flags=HEADERS | PIECED, correlation=1)]),
     Case("all flags of a reply", [Sent(Kind.REPLY, flags=HEADERS | PIECED | FAILED, correlation=2)]),
     Case("frame inside a payload", [Sent(topic=b"a", payload=PLAIN.data), PLAIN]),
@@ -82,9 +82,9 @@ FAULTS = [
          [Sent(payload=b"1"), Sent(payload=bytes(75))], "too-large", {"max_frame": 100}, good=1),
     Case("topic beyond the frame", [Sent(topic=b"abc", topic_length=4)], "protocol"),
     Case("topic beyond the frame in a run", [Sent(topic=b"a"), Sent(topic_length=1)], "protocol", good=1),
-    *(Case(f"kind {kind}", [PLAIN, Sent(kind), PLAIN], "protocol", good=1) for kind in (0, 6, 15, 21, 41, 53, 255)),
+    *(Case(f"kind {kind}", [PLAIN, Sent(kind), PLAIN], "protocol", good=1) for kind in (0, 6, 15, 22, 41, 55, 255)),
     *(Case(f"flags {flags:#x} on a publish", [Sent(flags=flags, correlation=1)], "protocol")
-      for flags in (FAILED, 0x10, 0x20, 0x40, 0x80, 0xFF)),
+      for flags in (FAILED, 0x20, 0x40, 0x80, 0xFF)),
     Case("receipt of a request", [Sent(Kind.REQUEST, flags=RECEIPT, correlation=1)], "protocol"),
     Case("failed request", [Sent(Kind.REQUEST, flags=FAILED, correlation=1)], "protocol"),
     Case("receipt of a reply", [Sent(Kind.REPLY, flags=RECEIPT, correlation=1)], "protocol"),
@@ -92,8 +92,12 @@ FAULTS = [
       for kind in Kind if kind.name not in ("PUBLISH", "REQUEST", "REPLY")),
     Case("pieces without a number", [Sent(flags=PIECED)], "protocol"),
     Case("receipt without a number", [Sent(flags=RECEIPT)], "protocol"),
+    Case("kept without a number", [Sent(flags=RETAIN)], "protocol"),
+    Case("will without a number", [Sent(Kind.WILL, flags=RETAIN)], "protocol"),
+    Case("will in pieces", [Sent(Kind.WILL, flags=PIECED, correlation=1)], "protocol"),
+    Case("kept request", [Sent(Kind.REQUEST, flags=RETAIN, correlation=1)], "protocol"),
     *(Case(f"topic on {kind.name}", [Sent(kind, b"a", correlation=1)], "protocol")
-      for kind in Kind if kind not in (16, 19, 32, 36)),
+      for kind in Kind if kind not in (16, 19, 21, 32, 36, 53)),
 ]  # fmt: skip
 
 FAULTS_OF_FDS = [

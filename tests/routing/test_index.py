@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.routing.index import Index
-from sockbus.topic import MAX_TOKENS, matches
+from sockbus.topic import MAX_TOKENS, matches, overlaps
 
 from ..topics import patterns, topics
 
@@ -129,3 +129,11 @@ def test_match_asks_each_node_at_most_once_whatever_the_wildcards() -> None:
     assert len(index.match(topic)) > 200
     assert max(counter.asked.count("a") for counter in counters) == 2  # once in each of the two matches
     assert max(len(counter.asked) for counter in counters) <= 2 * 3
+
+
+@given(st.lists(patterns, max_size=30), patterns | topics)
+@settings(deadline=None)
+def test_overlapping_is_what_the_naive_comparison_finds(given_patterns: list[str], pattern: str) -> None:
+    index = filled(*((each, value) for value, each in enumerate(given_patterns)))
+    wanted = [value for value, each in enumerate(given_patterns) if overlaps(each, pattern)]
+    assert sorted(index.overlapping(pattern)) == wanted
