@@ -163,7 +163,7 @@ def json_line(message: Message) -> str:
         f'{{"topic": {json_text(message.topic)}, "payload": {_shown(message, _decoded(message))}, '
         f'"headers": {json_text(json_form(message.headers))}, "sender": {_sender(message.sender)}, '
         f'"fds": {json_text(fds)}, "fds_missing": {message.fds_missing}, "lost": {message.lost}, '
-        f'"retained": {json_text(message.retained)}}}'
+        f'"retained": {json_text(message.retained)}, "interrupted": {json_text(message.interrupted)}}}'
     )
 
 

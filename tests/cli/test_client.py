@@ -69,7 +69,8 @@ def test_json_form_is_one_object_a_line(bus: BrokerProcess, place: Path) -> None
         publish(bus, "json.a", "--raw", "x\n", "--fd", str(place / "file"), "--header", "n=1", "--header", "s=one")
         publish(bus, "json.b", "[null]")
         first, second = map(json.loads, sub.out.rest().splitlines())
-    assert list(first) == ["topic", "payload", "headers", "sender", "fds", "fds_missing", "lost", "retained"]
+    keys = ["topic", "payload", "headers", "sender", "fds", "fds_missing", "lost", "retained", "interrupted"]
+    assert list(first) == keys
     assert first["topic"] == "json.a"
     assert base64.b64decode(first["payload"]["base64"]) == b"x\n"
     assert first["headers"] == {"n": 1, "s": "one"}

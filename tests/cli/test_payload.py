@@ -138,6 +138,7 @@ def test_json_line_is_the_whole_message() -> None:
         "fds_missing": 3,
         "lost": 2,
         "retained": False,
+        "interrupted": False,
     }
 
 
