@@ -93,7 +93,8 @@ class Intake:
         fresh_fds = self.taken_fds + self.size_fds - self.told_fds
         return fresh_fds > 0 and 2 * fresh_fds >= self.size_fds - self.held_fds
 
-    def grant(self) -> None:
-        """Whatever is free is granted, and the peer will be told now."""
+    def grant(self) -> tuple[int, int]:
+        """The totals to tell the peer now."""
         self.told_bytes = max(self.told_bytes, self.taken_bytes + self.size_bytes)
         self.told_fds = max(self.told_fds, self.taken_fds + self.size_fds)
+        return self.told_bytes, self.told_fds

@@ -143,7 +143,7 @@ async def test_waits_count_with_subscriptions(runtime: Runtime, transport: str) 
 
 async def test_wait_ends_with_the_broker(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
-        async with runtime.connect(broker.address(transport)) as bus:
+        async with runtime.connect(broker.address(transport), reconnect=None) as bus:
 
             async def wait() -> None:
                 with pytest.raises(ConnectionLost):
@@ -154,3 +154,24 @@ async def test_wait_ends_with_the_broker(runtime: Runtime, transport: str) -> No
                 await runtime.in_thread(broker.kill)
 
             await runtime.gather(wait, end)
+
+
+async def test_wait_goes_on_at_the_next_broker(runtime: Runtime, transport: str) -> None:
+    with BrokerProcess() as broker:
+        async with runtime.connect(broker.address(transport)) as bus:
+
+            async def restart() -> None:
+                await page(bus)
+                await runtime.in_thread(broker.kill)
+                await runtime.in_thread(broker.start)
+                async with runtime.connect(broker.unix) as other, other.subscribe("somebody"):
+                    came.set()
+                    await done.wait()
+
+            async def wait() -> None:
+                await bus.wait_for("somebody")
+                assert came.is_set()
+                done.set()
+
+            came, done = runtime.event(), runtime.event()
+            await runtime.gather(wait, restart)
