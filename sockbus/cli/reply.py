@@ -9,6 +9,7 @@ then.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from queue import SimpleQueue
 from typing import Any, final
 
 from ..blocking import Bus
+from ..errors import ConnectionLost
 from ..message import Message, Reply
+from ..state import BusState
 from .client import bus
 from .interruption import interruption
 from .output import say
@@ -37,7 +40,7 @@ def reply(arguments: Namespace) -> None:
     from .command import Command
 
     with Command(arguments.words, as_bytes=arguments.raw) as command, bus(arguments) as connection:
-        _serve(connection, arguments.pattern, lambda request: command.run(request, connection.flush))
+        _serve(connection, arguments.pattern, lambda request: command.run(request, _Look(connection)))
 
 
 def _serve(connection: Bus, pattern: str, handler: Handler) -> None:
@@ -52,6 +55,23 @@ def _serve(connection: Bus, pattern: str, handler: Handler) -> None:
 
     threading.Thread(target=serve, name="sockbus-reply", daemon=True).start()
     raise ended.get()
+
+
+@final
+class _Look:
+    """Whether the reply to a request could still be given: it goes by the connection that the request came by."""
+
+    def __init__(self, connection: Bus) -> None:
+        self._connection = connection
+        # Another connection has another one, though the next broker may number it alike.
+        self._peer = connection.peer
+
+    def __call__(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            # Where every thread is at work, this one has to read.
+            self._connection.flush(timeout=0.0)
+        if self._connection.state is not BusState.CONNECTED or self._connection.peer is not self._peer:
+            raise ConnectionLost("the connection that the request came by was lost")
 
 
 @final
