@@ -134,6 +134,8 @@ class Sending(ABC):
         try:
             while True:
                 sender = self.session.sender
+                if sender is not composer:
+                    frame, composer = stamped(frame, sender.number), sender
                 window = sender.publishes
                 if self.detour:
                     self.check_connected()
@@ -149,7 +151,7 @@ class Sending(ABC):
             raise no_room(topic, expired) from None
         window.sent_bytes += len(frame)
         window.sent_messages += 1
-        self.session.outbox.put_small(frame if sender is composer else stamped(frame, sender.number))
+        self.session.outbox.put_small(frame)
         if self.writer_sleeps:
             self.flush_soon()
         yield from self.turn_if_due()
