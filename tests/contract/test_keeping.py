@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sockbus import BusState, ConnectionLost, Message
+from sockbus.payload import encode_payload
+from sockbus.protocol.frame import Kind, control, encode
+from sockbus.protocol.handshake import peer_body
 from tests.brokers import BrokerProcess
 from tests.contract.runtime import Runtime
-from tests.contract.test_reconnect import Connect, broker, connect, lose, take
+from tests.contract.scripted import Connection, Scripted, scripted
+from tests.contract.test_reconnect import Connect, broker, connect, find_again, lose, reaches, take
 
 __all__ = ["broker", "connect"]
+
+
+@pytest.fixture
+def script() -> Iterator[Scripted]:
+    with scripted() as script:
+        yield script
 
 
 async def test_publish_that_waited_behind_the_buffer_leaves_by_the_next_connection(
@@ -34,3 +51,77 @@ async def test_publish_that_waited_behind_the_buffer_leaves_by_the_next_connecti
 
         await runtime.gather(publish, start)
         assert [message.payload[0] for message in await take(messages, 60)] == list(range(60))
+
+
+async def test_with_fail_a_handler_that_ends_while_away_is_no_fault(
+    connect: Connect, runtime: Runtime, broker: BrokerProcess
+) -> None:
+    async with connect(reconnect="fail") as bus, connect() as other:
+        asked, go_on = runtime.event(), runtime.event()
+
+        async def answer(request: Message) -> Any:
+            if request.payload == "first":
+                asked.set()
+                await go_on.wait()
+            return request.payload
+
+        async def ask_first() -> None:
+            with pytest.raises(ConnectionLost):
+                await other.request("s", "first", timeout=None)
+
+        async def ask_then() -> None:
+            await asked.wait()
+            await runtime.in_thread(broker.kill)
+            await reaches(bus, BusState.WAITING)
+            go_on.set()
+            for _ in range(100):
+                await runtime.turn()
+            await find_again(broker, bus, other)
+            assert (await other.request("s", "then")).payload == "then"
+
+        async with runtime.serving(bus, "s", answer):
+            await runtime.gather(ask_first, ask_then)
+
+
+async def test_call_that_comes_while_all_is_put_in_force_is_answered(runtime: Runtime, script: Scripted) -> None:
+    replied: list[int] = []
+
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        first.send(first.ok(Kind.SERVE))
+        first.send(first.ok(Kind.SUBSCRIBE))
+        first.close()
+        then = script.accept()
+        then.send(then.welcome())
+        serving = then.wait_for(Kind.SERVE)
+        then.send(control(Kind.OK, correlation=serving), call(then, 2, serving))
+        subscribed = then.ok(Kind.SUBSCRIBE)
+        time.sleep(0.1)
+        then.send(subscribed)
+        replied.append(then.wait_for(Kind.REPLY))
+        script.close()
+
+    async def use() -> None:
+        async with (
+            runtime.connect(script.address) as bus,
+            runtime.serving(bus, "s", lambda request: request.payload),
+            bus.subscribe("t"),
+        ):
+            while not replied:
+                await bus.state_changed()
+            await reaches(bus, BusState.WAITING)
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
+    assert replied == [2]
+
+
+def call(connection: Connection, number: int, serving: int) -> bytes:
+    """A request for a server of this client's, from another peer."""
+    return b"".join(
+        (
+            control(Kind.PEER, peer_body(connection.peer), correlation=99),
+            control(Kind.CALL, [serving], correlation=number),
+            encode(Kind.REQUEST, topic=b"s", payload=encode_payload("?"), sender=99, correlation=number),
+        )
+    )
