@@ -174,6 +174,8 @@ class Keeping(Sending):
         try:
             channel = yield from self.connecting.dialled()
             yield from self._resumed(channel)
+            # What brought the last answer may have brought the end, too.
+            channel.session.check()
             self.check()
         except (Expired, SockbusError) as error:
             if channel is not None:

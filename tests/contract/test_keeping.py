@@ -125,3 +125,30 @@ def call(connection: Connection, number: int, serving: int) -> bytes:
             encode(Kind.REQUEST, topic=b"s", payload=encode_payload("?"), sender=99, correlation=number),
         )
     )
+
+
+async def test_connection_that_ends_as_it_begins_is_none(runtime: Runtime, script: Scripted) -> None:
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        first.close()
+        then = script.accept()
+        then.send(then.welcome(), control(Kind.GOODBYE, {"text": "stopping"}))
+        last = script.accept()
+        last.send(last.welcome())
+        for _ in range(3):
+            last.wait_for(Kind.PUBLISH)
+        # The test's own, and that of leaving.
+        last.send(last.ok(Kind.FLUSH))
+        last.send(last.ok(Kind.FLUSH))
+        last.wait_for(Kind.GOODBYE)
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus:
+            await reaches(bus, BusState.WAITING)
+            for number in range(3):
+                await bus.publish("t", number, headers={"h": 1} if number == 1 else None)
+            await bus.flush()
+            assert bus.in_doubt == 0
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
