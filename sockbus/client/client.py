@@ -128,7 +128,12 @@ class Client(Keeping):
         """
         yield from self.flushed()
         session = yield from self.connected()
-        draining = [box for box in self.boxes if isinstance(box, Mailbox) and not box.over and box.error is None]
+        draining = [
+            box
+            for box in self.boxes
+            # One that is about to be entered is none yet.
+            if isinstance(box, Mailbox) and not box.over and box.error is None and box.number not in session.orders
+        ]
         for box in draining:
             box.over = True
         asked = [session.drain(box) for box in draining]

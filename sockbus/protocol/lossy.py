@@ -92,8 +92,9 @@ class LossyMailbox(Mailbox):
         if self.error is not None or (held and self._is_over(cost, len(message.fds))):
             if self.error is None and self.overflow is Overflow.DISCONNECT:
                 self.error = self._stalled()
-                self.unsubscribed = True
-                self.unsubscribe(self)
+                if not self.unsubscribed:
+                    self.unsubscribed = True
+                    self.unsubscribe(self)
             if self.error is not None or self.overflow is Overflow.DROP_NEWEST:
                 self.lost += 1
                 _throw_away(message)

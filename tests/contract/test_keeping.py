@@ -152,3 +152,34 @@ async def test_connection_that_ends_as_it_begins_is_none(runtime: Runtime, scrip
             assert bus.in_doubt == 0
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_draining_leaves_alone_what_is_being_entered(runtime: Runtime, script: Scripted) -> None:
+    subscribing: list[int] = []
+
+    def play() -> None:
+        connection = script.accept()
+        connection.send(connection.welcome())
+        subscribing.append(connection.wait_for(Kind.SUBSCRIBE))
+        connection.send(connection.ok(Kind.FLUSH))
+        time.sleep(0.1)
+        connection.send(control(Kind.OK, correlation=subscribing[0]))
+        connection.send(connection.ok(Kind.UNSUBSCRIBE))
+        connection.send(connection.ok(Kind.FLUSH))
+        connection.wait_for(Kind.GOODBYE)
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus:
+
+            async def subscribe() -> None:
+                async with bus.subscribe("t"):
+                    pass
+
+            async def drain() -> None:
+                while not subscribing:
+                    await runtime.turn()
+                await bus.drain()
+
+            await runtime.gather(subscribe, drain)
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
