@@ -183,3 +183,19 @@ async def test_draining_leaves_alone_what_is_being_entered(runtime: Runtime, scr
             await runtime.gather(subscribe, drain)
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_with_fail_a_program_that_only_publishes_is_connected_again(
+    connect: Connect, runtime: Runtime, broker: BrokerProcess
+) -> None:
+    async with connect(reconnect="fail") as bus:
+        await lose(broker, bus)
+        await runtime.in_thread(broker.start)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try:
+                await bus.publish("t", receipt=True)
+                break
+            except ConnectionLost:
+                await runtime.in_thread(lambda: time.sleep(0.01))
+        assert bus.state is BusState.CONNECTED
