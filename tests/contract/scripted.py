@@ -48,8 +48,8 @@ class Connection:
     def send(self, *frames: bytes) -> None:
         self._sock.sendall(b"".join(frames))
 
-    def welcome(self) -> bytes:
-        return Welcome((), self.peer, 1, 0, (1 << 20, 64, 1 << 20, 64, 1 << 20, 64, 0), LIMITS).encode()
+    def welcome(self, **limits: int) -> bytes:
+        return Welcome((), self.peer, 1, 0, (1 << 20, 64, 1 << 20, 64, 1 << 20, 64, 0), LIMITS | limits).encode()
 
     def ok(self, kind: Kind) -> bytes:
         """The answer to the next such frame."""

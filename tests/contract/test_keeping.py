@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sockbus import BusState, ConnectionLost, Message
+from sockbus import BusState, ConnectionLost, LimitExceeded, Message
 from sockbus.payload import encode_payload
 from sockbus.protocol.frame import Kind, control, encode
 from sockbus.protocol.handshake import peer_body
@@ -199,3 +199,41 @@ async def test_with_fail_a_program_that_only_publishes_is_connected_again(
             except ConnectionLost:
                 await runtime.in_thread(lambda: time.sleep(0.01))
         assert bus.state is BusState.CONNECTED
+
+
+async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script: Scripted) -> None:
+    answered: list[Kind] = []
+
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        for kind in (Kind.SERVE, Kind.SERVE, Kind.SUBSCRIBE, Kind.SUBSCRIBE):
+            first.send(first.ok(kind))
+            answered.append(kind)
+        first.close()
+        then = script.accept()
+        then.send(then.welcome(servers=1, subscriptions=1))
+        then.send(then.ok(Kind.SERVE))
+        then.send(then.ok(Kind.SUBSCRIBE))
+        # Whoever leaves now has nothing to wait for.
+        script.close()
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus:
+
+            async def serve() -> None:
+                with pytest.raises(LimitExceeded, match="servers"):
+                    await bus.serve("refused", lambda _: None)
+
+            async def take_two() -> None:
+                while len(answered) < 2:
+                    await runtime.turn()
+                async with bus.subscribe("kept"), bus.subscribe("refused") as refused:
+                    with pytest.raises(LimitExceeded, match="subscriptions"):
+                        await refused.receive()
+
+            async with runtime.serving(bus, "kept", lambda _: None):
+                await runtime.gather(serve, take_two)
+            await reaches(bus, BusState.WAITING)
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
