@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -235,5 +236,29 @@ async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script
             async with runtime.serving(bus, "kept", lambda _: None):
                 await runtime.gather(serve, take_two)
             await reaches(bus, BusState.WAITING)
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+@pytest.mark.parametrize("reconnect", ["wait", "fail", None])
+@pytest.mark.parametrize("published", [False, True])
+async def test_connection_lost_while_leaving_matters_where_something_may_be_lost(
+    runtime: Runtime,
+    script: Scripted,
+    reconnect: str | None,
+    published: bool,  # a parameter of the test
+) -> None:
+    def play() -> None:
+        connection = script.accept()
+        connection.send(connection.welcome())
+        connection.wait_for(Kind.FLUSH)
+        script.close()
+
+    async def use() -> None:
+        lost = pytest.raises(ConnectionLost) if published else contextlib.nullcontext()
+        with lost:
+            async with runtime.connect(script.address, reconnect=reconnect) as bus:
+                if published:
+                    await bus.publish("t")
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
