@@ -75,9 +75,10 @@ class Keeping(Sending):
             self._changed.open_all()
 
     def opened(self) -> None:
-        """The first connection is there."""
-        self._connected_at = perf_counter()
-        self._enter(BusState.CONNECTED)
+        """The first connection is there, unless what brought that word has brought the end, too."""
+        if self.session.error is None:
+            self._connected_at = perf_counter()
+            self._enter(BusState.CONNECTED)
 
     def state_changed(self) -> Steps[BusState]:
         """Wait until the state is another one than now, and give it; at once where it is the last."""

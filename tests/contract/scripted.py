@@ -79,6 +79,10 @@ class Scripted:
         connection.wait_for(Kind.HELLO)
         return connection
 
+    def stop_listening(self) -> None:
+        """Whoever comes now is refused."""
+        self._listener.close()
+
     def close(self) -> None:
         self._stack.close()
 

@@ -262,3 +262,21 @@ async def test_connection_lost_while_leaving_matters_where_something_may_be_lost
                     await bus.publish("t")
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+@pytest.mark.parametrize("reconnect", ["wait", "fail", None])
+async def test_first_connection_that_ends_as_it_begins_shows_in_the_state(
+    runtime: Runtime, script: Scripted, reconnect: str | None
+) -> None:
+    def play() -> None:
+        connection = script.accept()
+        script.stop_listening()
+        connection.send(connection.welcome(), control(Kind.GOODBYE, {"text": "stopping"}))
+
+    async def use() -> None:
+        async with runtime.connect(script.address, reconnect=reconnect) as bus:
+            assert bus.state is not BusState.CONNECTED
+            if reconnect is None:
+                assert await bus.state_changed() is BusState.CLOSED
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
