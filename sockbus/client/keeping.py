@@ -180,7 +180,7 @@ class Keeping(Sending):
             self.check()
         except (Expired, SockbusError) as error:
             if channel is not None:
-                channel.close()
+                self._give_up(channel)
             if isinstance(error, (ProtocolError, PermissionDenied)):
                 self.end(error)
             else:
@@ -190,9 +190,16 @@ class Keeping(Sending):
             return
         except BaseException:
             if channel is not None:
-                channel.close()
+                self._give_up(channel)
             raise
         self._go_on_with(channel)
+
+    def _give_up(self, channel: Channel) -> None:
+        channel.close()
+        for box in _boxes_of(channel.session):
+            if box not in self.boxes:
+                # It was left meanwhile, and nobody takes what has come since.
+                box.close()
 
     def _resumed(self, channel: Channel) -> Steps[None]:
         """Shake hands, and put in force all that is to be."""
@@ -221,8 +228,7 @@ class Keeping(Sending):
         self._connected_at = perf_counter()
         self._hook(channel)
         session = self.session
-        boxes: list[Box] = [*session.deliveries.mailboxes.values(), *session.calls.services.values()]
-        for box in boxes:
+        for box in _boxes_of(session):
             if box not in self.boxes:
                 # It was left meanwhile.
                 session.leave(box)
@@ -234,6 +240,10 @@ class Keeping(Sending):
         self._enter(BusState.CONNECTED)
         self._room.open_all()
         self._slots.open_all()
+
+
+def _boxes_of(session: Session) -> list[Box]:
+    return [*session.deliveries.mailboxes.values(), *session.calls.services.values()]
 
 
 def _answered(channel: Channel, pending: Pending) -> Steps[None]:

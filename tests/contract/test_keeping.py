@@ -280,3 +280,42 @@ async def test_first_connection_that_ends_as_it_begins_shows_in_the_state(
                 assert await bus.state_changed() is BusState.CLOSED
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_subscription_that_was_left_keeps_nothing_of_an_attempt_that_fails(
+    runtime: Runtime, script: Scripted
+) -> None:
+    left: list[bool] = []
+
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        first.send(first.ok(Kind.SUBSCRIBE))
+        first.send(first.ok(Kind.SUBSCRIBE))
+        first.close()
+        then = script.accept()
+        script.stop_listening()
+        then.send(then.welcome())
+        number = then.wait_for(Kind.SUBSCRIBE)
+        then.send(control(Kind.OK, correlation=number))
+        left.append(False)
+        while not left[-1]:
+            time.sleep(0.001)
+        frame = encode(Kind.PUBLISH, topic=b"t", payload=encode_payload("x"), sender=99)
+        deliver = control(Kind.DELIVER, [1, 0], correlation=number)
+        then.send(control(Kind.PEER, peer_body(then.peer), correlation=99), deliver, frame)
+        then.close()
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus, contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(bus.subscribe("t"))
+            mailbox = next(iter(bus._client.boxes))
+            async with bus.subscribe("other") as other, runtime.during(other.receive):
+                while not left:
+                    await runtime.turn()
+                await stack.aclose()
+                left.append(True)
+                await reaches(bus, BusState.WAITING)
+                assert mailbox.ready == 0
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
