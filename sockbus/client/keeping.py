@@ -195,6 +195,10 @@ class Keeping(Sending):
         self._go_on_with(channel)
 
     def _give_up(self, channel: Channel) -> None:
+        if channel.session.welcome.succeeded:
+            # It is this side that goes: its will is not to be published.
+            channel.session.goodbye()
+            channel.flush()
         channel.close()
         for box in _boxes_of(channel.session):
             if box not in self.boxes:

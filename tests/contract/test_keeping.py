@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sockbus import BusState, ConnectionLost, LimitExceeded, Message
+from sockbus import BusState, ConnectionLost, LimitExceeded, Message, Will
 from sockbus.payload import encode_payload
 from sockbus.protocol.frame import Kind, control, encode
 from sockbus.protocol.handshake import peer_body
@@ -317,5 +317,33 @@ async def test_subscription_that_was_left_keeps_nothing_of_an_attempt_that_fails
                 left.append(True)
                 await reaches(bus, BusState.WAITING)
                 assert mailbox.ready == 0
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_leaving_in_the_middle_of_an_attempt_says_goodbye_there(runtime: Runtime, script: Scripted) -> None:
+    answered: list[Kind] = []
+
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        first.send(first.ok(Kind.WILL))
+        first.send(first.ok(Kind.SUBSCRIBE))
+        first.close()
+        then = script.accept()
+        then.send(then.welcome())
+        then.send(then.ok(Kind.WILL))
+        answered.append(Kind.WILL)
+        # Else its will would be published.
+        then.wait_for(Kind.GOODBYE)
+
+    async def use() -> None:
+        async with (
+            runtime.connect(script.address, will=Will("t", "gone")) as bus,
+            bus.subscribe("t") as messages,
+            runtime.during(messages.receive),
+        ):
+            while not answered:
+                await runtime.turn()
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
