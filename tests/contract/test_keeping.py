@@ -204,6 +204,7 @@ async def test_with_fail_a_program_that_only_publishes_is_connected_again(
 
 async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script: Scripted) -> None:
     answered: list[Kind] = []
+    entered: list[bool] = []
 
     def play() -> None:
         first = script.accept()
@@ -211,6 +212,8 @@ async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script
         for kind in (Kind.SERVE, Kind.SERVE, Kind.SUBSCRIBE, Kind.SUBSCRIBE):
             first.send(first.ok(kind))
             answered.append(kind)
+        while not entered:
+            time.sleep(0.001)
         first.close()
         then = script.accept()
         then.send(then.welcome(servers=1, subscriptions=1))
@@ -230,6 +233,7 @@ async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script
                 while len(answered) < 2:
                     await runtime.turn()
                 async with bus.subscribe("kept"), bus.subscribe("refused") as refused:
+                    entered.append(True)
                     with pytest.raises(LimitExceeded, match="subscriptions"):
                         await refused.receive()
 
