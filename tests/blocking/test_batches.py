@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 import sockbus.blocking.publishing
+import sockbus.blocking.scopes
 from sockbus import BusState
 from sockbus.blocking import connect
 from tests.brokers import BrokerProcess
 
 
 def test_order_holds_when_the_connection_comes_back_in_the_middle_of_a_publish(monkeypatch: pytest.MonkeyPatch) -> None:
-    gather = sockbus.blocking.publishing.gather
+    gather = sockbus.blocking.scopes.gather
 
     with (
         BrokerProcess() as broker,
