@@ -115,20 +115,14 @@ def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeo
     """
     session = waits.session
     if waits.detour:
-        # It says what is wrong, or how to go on.
+        # It says what is wrong, or how to go on; behind what was gathered, whatever it finds when it has the lock.
+        _spill(waits, gathered, topic, timeout)
         return False
     frame = session.sender.plain(topic, payload)
     if type(frame) is not bytes or len(frame) > MAX_FRAME:
         return False
     if len(gathered) + len(frame) > MAX_FRAME:
-        try:
-            with waits:
-                waits.spill(gathered, timeout)
-                waits.look()
-        except Expired as expired:
-            raise no_room(topic, expired) from None
-        finally:
-            deliver()
+        _spill(waits, gathered, topic, timeout)
     elif perf_counter() - waits.yielded > waits.yield_seconds:
         # A batch that fills slowly must not keep credit from going back.
         try:
@@ -144,3 +138,15 @@ def gather(waits: Waits, gathered: bytearray, topic: str, payload: object, timeo
     if pending.came:
         deliver()
     return True
+
+
+def _spill(waits: Waits, gathered: bytearray, topic: str, timeout: float | None) -> None:
+    """Send what was gathered, so that a message may follow; TimeoutError."""
+    try:
+        with waits:
+            waits.spill(gathered, timeout)
+            waits.look()
+    except Expired as expired:
+        raise no_room(topic, expired) from None
+    finally:
+        deliver()

@@ -18,6 +18,7 @@ from typing import TypeVar, final
 from ..client.client import LATER_SECONDS, TICK_SECONDS, Client
 from ..client.connecting import Connecting
 from ..client.need import Expired, Gate, Steps, overdue
+from ..errors import ConnectionLost
 from ..protocol.frame import stamp
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
@@ -130,6 +131,14 @@ class Waits(Guard, Client):
                 self._poll(Parker(), 0.0)
             finally:
                 self._hand_on()
+
+    def check_connected(self) -> None:
+        try:
+            super().check_connected()
+        except ConnectionLost:
+            # Perhaps nobody waits for anything, and so goes on with the attempts: the next call finds a connection.
+            self.look()
+            raise
 
     def take_up(self) -> None:
         self._poller.watch(self.channel.sock)

@@ -76,8 +76,9 @@ class Workers:
             thread.join()
 
     def _wake(self) -> None:
-        idle = self._answering.idle
-        idle.open(len(idle) if self._waits.error is not None else len(self._answering.service.queue))
+        idle, service = self._answering.idle, self._answering.service
+        is_over = self._waits.error is not None or service.error is not None
+        idle.open(len(idle) if is_over else len(service.queue))
 
     def _work(self, service: Service, deadline: float | None) -> None:
         waits, answering = self._waits, self._answering

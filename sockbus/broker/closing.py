@@ -2,7 +2,7 @@
 
 While it stops, a broker takes what comes as before and grants no new window, so publishers fall silent by themselves
 and credit still arrives. A peer for whom nothing waits, and of whose messages none does, is told GOODBYE at once, the
-others as soon as that is so, or when the time of grace is over.
+others as soon as that is so, or when the time of grace is over. From then on nothing is delivered to it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ async def say_goodbye(hub: Hub) -> None:
             for link in list(waiting):
                 if link.gone or _is_settled(link):
                     del waiting[link]
+                    link.unsubscribe()
                     link.leave_off(frame)
             hub.settle()
             if waiting:

@@ -130,6 +130,12 @@ class Link:
         self.end_reason = error
         self._scope.cancel()
 
+    def unsubscribe(self) -> None:
+        """Nothing more is delivered to it."""
+        subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
+        self.subscriptions.clear()
+        self.hub.unsubscribe(subscriptions)
+
     def leave_off(self, goodbye: bytes) -> None:
         """The broker stops: read no more, and let ``goodbye`` be the last that is sent."""
         self.windows.tell_taken()
@@ -215,9 +221,7 @@ class Link:
         hub.watches.end(*self.watches.values())
         hub.watched.pop(self, None)
         hub.untold.pop(self, None)
-        subscriptions = [subscription for subscription in self.subscriptions.values() if not subscription.ended]
-        self.subscriptions.clear()
-        hub.unsubscribe(subscriptions)
+        self.unsubscribe()
         hub.switchboard.link_gone(self)
         self.inbox.close()
         for intake in (self.requests_intake, self.replies_intake):

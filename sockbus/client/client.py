@@ -128,7 +128,12 @@ class Client(Keeping):
         """
         yield from self.flushed()
         session = yield from self.connected()
-        draining = [box for box in self.boxes if isinstance(box, Mailbox) and not box.over and box.error is None]
+        draining = [
+            box
+            for box in self.boxes
+            # One that is about to be entered is none yet.
+            if isinstance(box, Mailbox) and not box.over and box.error is None and box.number not in session.orders
+        ]
         for box in draining:
             box.over = True
         asked = [session.drain(box) for box in draining]
@@ -150,7 +155,7 @@ class Client(Keeping):
 
         ``error`` is what the block is left by; it gets a note when leaving fails besides.
         """
-        was_flushed = self.session.is_flushed
+        was_flushed = self._is_flushed
         try:
             if self.error is None and not cancelled:
                 yield from self._taken_over()
@@ -159,11 +164,15 @@ class Client(Keeping):
         except SockbusError as failure:
             if error is not None:
                 error.add_note(f"besides, leaving the bus failed: {failure}")
-            elif self.error is None or not (was_flushed or self.session.is_flushed):
+            elif self.session.error is None or not (was_flushed or self._is_flushed):
                 raise
         finally:
             self.session.goodbye()
             self.channel.flush()
+
+    @property
+    def _is_flushed(self) -> bool:
+        return not self.backlog and self.session.is_flushed
 
     def _taken_over(self) -> Steps[None]:
         if self.session.error is not None and not self.backlog:

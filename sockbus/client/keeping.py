@@ -75,9 +75,10 @@ class Keeping(Sending):
             self._changed.open_all()
 
     def opened(self) -> None:
-        """The first connection is there."""
-        self._connected_at = perf_counter()
-        self._enter(BusState.CONNECTED)
+        """The first connection is there, unless what brought that word has brought the end, too."""
+        if self.session.error is None:
+            self._connected_at = perf_counter()
+            self._enter(BusState.CONNECTED)
 
     def state_changed(self) -> Steps[BusState]:
         """Wait until the state is another one than now, and give it; at once where it is the last."""
@@ -174,10 +175,12 @@ class Keeping(Sending):
         try:
             channel = yield from self.connecting.dialled()
             yield from self._resumed(channel)
+            # What brought the last answer may have brought the end, too.
+            channel.session.check()
             self.check()
         except (Expired, SockbusError) as error:
             if channel is not None:
-                channel.close()
+                self._give_up(channel)
             if isinstance(error, (ProtocolError, PermissionDenied)):
                 self.end(error)
             else:
@@ -187,9 +190,20 @@ class Keeping(Sending):
             return
         except BaseException:
             if channel is not None:
-                channel.close()
+                self._give_up(channel)
             raise
         self._go_on_with(channel)
+
+    def _give_up(self, channel: Channel) -> None:
+        if channel.session.welcome.succeeded:
+            # It is this side that goes: its will is not to be published.
+            channel.session.goodbye()
+            channel.flush()
+        channel.close()
+        for box in _boxes_of(channel.session):
+            if box not in self.boxes:
+                # It was left meanwhile, and nobody takes what has come since.
+                box.close()
 
     def _resumed(self, channel: Channel) -> Steps[None]:
         """Shake hands, and put in force all that is to be."""
@@ -218,8 +232,7 @@ class Keeping(Sending):
         self._connected_at = perf_counter()
         self._hook(channel)
         session = self.session
-        boxes: list[Box] = [*session.deliveries.mailboxes.values(), *session.calls.services.values()]
-        for box in boxes:
+        for box in _boxes_of(session):
             if box not in self.boxes:
                 # It was left meanwhile.
                 session.leave(box)
@@ -231,6 +244,10 @@ class Keeping(Sending):
         self._enter(BusState.CONNECTED)
         self._room.open_all()
         self._slots.open_all()
+
+
+def _boxes_of(session: Session) -> list[Box]:
+    return [*session.deliveries.mailboxes.values(), *session.calls.services.values()]
 
 
 def _answered(channel: Channel, pending: Pending) -> Steps[None]:

@@ -134,6 +134,8 @@ class Sending(ABC):
         try:
             while True:
                 sender = self.session.sender
+                if sender is not composer:
+                    frame, composer = stamped(frame, sender.number), sender
                 window = sender.publishes
                 if self.detour:
                     self.check_connected()
@@ -149,7 +151,7 @@ class Sending(ABC):
             raise no_room(topic, expired) from None
         window.sent_bytes += len(frame)
         window.sent_messages += 1
-        self.session.outbox.put_small(frame if sender is composer else stamped(frame, sender.number))
+        self.session.outbox.put_small(frame)
         if self.writer_sleeps:
             self.flush_soon()
         yield from self.turn_if_due()
@@ -193,17 +195,22 @@ class Sending(ABC):
     def send(self, outgoing: Outgoing) -> Steps[Session]:
         """Queue a message when there is room, and send what the socket takes; the session it leaves by.
 
-        Given up, it was not queued. A reply to a call of a session that has ended is dropped.
+        Given up, it was not queued. A reply to a call of a session that has ended is dropped; one to a call that came
+        while all is being put in force waits until that is done.
         """
+        is_reply = outgoing.kind is Kind.REPLY
         try:
             while True:
                 session = self.session
                 gate = self._room
-                if outgoing.sender is not session.sender:
-                    if outgoing.kind is Kind.REPLY:
-                        return session
+                if is_reply and outgoing.sender.is_over:
+                    return session
+                if not is_reply and outgoing.sender is not session.sender:
                     session.sender.adopt(outgoing)
-                if self.detour and (outgoing.kind is Kind.PUBLISH or session.error is not None):
+                if outgoing.sender is not session.sender:
+                    # A reply, by a connection that is still being made.
+                    self.check()
+                elif self.detour and (outgoing.kind is Kind.PUBLISH or session.error is not None):
                     self.check_connected()
                     if outgoing.kind is Kind.PUBLISH and self.backlog.has_room:
                         self.backlog.put(outgoing)

@@ -42,7 +42,7 @@ class LossyMailbox(Mailbox):
     ``unsubscribe`` is set by the session: it ends the subscription at the broker, whose answer tells the last losses.
     """
 
-    __slots__ = ("_cut_at", "_held", "_held_bytes", "_held_fds", "_next", "_number", "unsubscribe")
+    __slots__ = ("_cuts", "_held", "_held_bytes", "_held_fds", "_next", "_number", "unsubscribe")
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class LossyMailbox(Mailbox):
         # What came or was lost on the way has a number each; and the number behind the last that was taken.
         self._number = self._next = 0
         # Where in these the connection was lost, until a message behind that was taken.
-        self._cut_at = -1
+        self._cuts: collections.deque[int] = collections.deque()
 
     @property
     def ready(self) -> int:
@@ -75,8 +75,10 @@ class LossyMailbox(Mailbox):
 
     def cut(self) -> None:
         self._messages = self._bytes = self._fds = 0
-        if self._cut_at < 0:
-            self._cut_at = self._number
+        # Kept values that have come owe no credit any more.
+        self.queue = collections.deque((message, 0) for message, _ in self.queue)
+        if not self._cuts or self._cuts[-1] != self._number:
+            self._cuts.append(self._number)
 
     def put(self, message: Message, cost: int) -> None:
         """A message came."""
@@ -90,8 +92,9 @@ class LossyMailbox(Mailbox):
         if self.error is not None or (held and self._is_over(cost, len(message.fds))):
             if self.error is None and self.overflow is Overflow.DISCONNECT:
                 self.error = self._stalled()
-                self.unsubscribed = True
-                self.unsubscribe(self)
+                if not self.unsubscribed:
+                    self.unsubscribed = True
+                    self.unsubscribe(self)
             if self.error is not None or self.overflow is Overflow.DROP_NEWEST:
                 self.lost += 1
                 _throw_away(message)
@@ -103,10 +106,13 @@ class LossyMailbox(Mailbox):
         self._held_fds += len(message.fds)
 
     def put_retained(self, message: Message, cost: int) -> None:
-        """A kept value came, in front of all others: its credit comes back when it is taken."""
+        """A kept value came, in front of all others of its connection: its credit comes back when it is taken."""
+        while self._held:
+            # Of a connection before: they come first, and are not dropped any more.
+            self.queue.append((self._take_held(), 0))
         message.retained = True
         number, self._number = self._number, self._number + 1
-        message.lost, self._next = number - self._next, number + 1
+        self._mark(message, number)
         self.queue.append((message, cost))
 
     def take(self) -> Message | None:
@@ -115,16 +121,7 @@ class LossyMailbox(Mailbox):
             if cost:
                 self._count(1, cost, len(message.fds))
             return message
-        if not self._held:
-            return None
-        _, (message, cost, number) = self._held.popitem(last=False)
-        self._held_bytes -= cost
-        self._held_fds -= len(message.fds)
-        message.lost, self._next = number - self._next, number + 1
-        if 0 <= self._cut_at <= number:
-            self._cut_at = -1
-            message.interrupted = True
-        return message
+        return self._take_held() if self._held else None
 
     def take_all(self) -> list[Message]:
         taken = []
@@ -145,6 +142,20 @@ class LossyMailbox(Mailbox):
         super().close()
         while self._held:
             self._held.popitem()[1][0].close()
+
+    def _take_held(self) -> Message:
+        _, (message, cost, number) = self._held.popitem(last=False)
+        self._held_bytes -= cost
+        self._held_fds -= len(message.fds)
+        self._mark(message, number)
+        return message
+
+    def _mark(self, message: Message, number: int) -> None:
+        """This one is the next to be taken: what it tells of what was before."""
+        message.lost, self._next = number - self._next, number + 1
+        while self._cuts and self._cuts[0] <= number:
+            self._cuts.popleft()
+            message.interrupted = True
 
     def _is_over(self, cost: int, fds: int) -> bool:
         """Whether there is no room for one more such message."""

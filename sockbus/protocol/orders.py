@@ -43,6 +43,10 @@ class Orders:
         # Drawn in one step, for a blocking program composes a message before it asks for the lock.
         self._numbers = numbers
 
+    def __contains__(self, number: object) -> bool:
+        """Whether an answer about it is still to come: until then something that is on its way to it may come, too."""
+        return number in self.closing or number in self._pendings
+
     def number(self) -> int:
         """A number that was not used before."""
         return next(self._numbers)

@@ -105,13 +105,14 @@ class Outbox:
         self._last: collections.deque[tuple[list[int], bytes]] = collections.deque()
         self._turn = Lane.MESSAGES
         self._batch: Batch | None = None
-        self._closed = False
+        #: nothing is queued any more
+        self.is_closed = False
         #: bytes that the kernel has not taken
         self.queued_bytes = 0
 
     def put(self, lane: Lane, data: bytes, fds: SharedFds | None = None) -> None:
         """Whole frames, at most 64 KiB of them; with ``fds`` exactly one, and one hold on them passes to the outbox."""
-        if self._closed:
+        if self.is_closed:
             if fds is not None:
                 fds.release()
             return
@@ -133,7 +134,7 @@ class Outbox:
 
     def put_last(self, frame: bytes) -> None:
         """A control frame that leaves only after all that is in the lanes now."""
-        if self._closed:
+        if self.is_closed:
             return
         self.queued_bytes += len(frame)
         self._last.append(([lane.added for lane in self._lanes], frame))
@@ -213,7 +214,7 @@ class Outbox:
 
     def close(self) -> None:
         """Forget everything and let go of all descriptors, also of those that are still to be put."""
-        self._closed = True
+        self.is_closed = True
         batch, self._batch = self._batch, None
         if batch is not None and batch.fds is not None:
             batch.fds.release()

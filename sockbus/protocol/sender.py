@@ -144,6 +144,11 @@ class Sender:
         self._heads: dict[str, bytes] = {}
         self._plain_bytes = min(MAX_FRAME, limits["message_bytes"])
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its session has ended."""
+        return self._outbox.is_closed
+
     def grant(self, window: tuple[int, ...]) -> None:
         """The broker's new totals, as a WINDOW frame has them; ProtocolError when one falls."""
         self.publishes.grant(window[0], window[1])

@@ -55,8 +55,8 @@ class Session:
         self.inbox = Inbox(carries_fds=carries_fds, fds_may_miss=not carries_fds, record=records)
         self.outbox = Outbox(records=records)
         self.orders = Orders(self.outbox, numbers)
-        self.deliveries = Deliveries(self.orders.closing)
-        self.calls = Calls(self.orders.closing)
+        self.deliveries = Deliveries(self.orders)
+        self.calls = Calls(self.orders)
         self.peer: Peer
         #: makes what this side sends, once the broker has said WELCOME
         self.sender: Sender
@@ -238,6 +238,7 @@ class Session:
     def drain(self, mailbox: Mailbox) -> Pending:
         """Take nothing new for a mailbox; who waits until all that was on its way is in it."""
         self.check()
+        mailbox.unsubscribed = True
         return self.orders.ask(Kind.UNSUBSCRIBE, mailbox.number)
 
     def serve(self, service: Service) -> Pending:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -62,3 +64,29 @@ async def test_publisher_knows_what_arrived_before_the_broker_went(runtime: Runt
             while bus.state == "connected":
                 await bus.state_changed()
             assert bus.in_doubt == 0
+
+
+async def test_nothing_is_delivered_to_whom_the_broker_has_said_goodbye(runtime: Runtime, transport: str) -> None:
+    with BrokerProcess() as broker:
+        connect = functools.partial(runtime.connect, broker.address(transport), reconnect=None)
+        async with (
+            connect() as quiet,
+            connect() as slow,
+            connect() as publisher,
+            quiet.subscribe("quiet") as messages,
+            slow.subscribe("slow", capacity=1) as waiting,
+        ):
+            for number in range(3):
+                await publisher.publish("slow", number)
+            assert (await publisher.publish("quiet", receipt=True)).delivered == 1
+            await messages.receive()
+            os.kill(broker.pid, signal.SIGTERM)
+            with pytest.raises(BrokerClosing):
+                await messages.receive()
+            receipt = await publisher.publish("quiet", receipt=True)
+            assert (receipt.matched, receipt.delivered) == (0, 0)
+            for _ in range(3):
+                await waiting.receive()
+            with pytest.raises(BrokerClosing):
+                await waiting.receive()
+        await runtime.in_thread(broker.stop)

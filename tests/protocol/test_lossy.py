@@ -212,3 +212,53 @@ def test_every_message_is_taken_or_counted_and_in_order(
         at += message.lost
         assert numbers[at] == int(message.data)
         at += 1
+
+
+def retained(books: Books, data: bytes) -> None:
+    books.mailbox.put_retained(Message("t", data, PEER), 10)
+
+
+def test_what_waited_when_the_connection_was_lost_comes_before_the_next_kept_values() -> None:
+    books = Books(Overflow.DROP_OLDEST)
+    for _ in range(5):
+        books.put()
+    books.mailbox.cut()
+    retained(books, b"90")
+    retained(books, b"91")
+    books.put()
+    came = [(int(each.data), each.lost, each.interrupted, each.retained) for each in books.mailbox.take_all()]
+    assert came == [
+        (2, 2, False, False),
+        (3, 0, False, False),
+        (4, 0, False, False),
+        (90, 0, True, True),
+        (91, 0, False, True),
+        (5, 0, False, False),
+    ]
+    assert books.mailbox.lost == 2
+
+
+def test_kept_values_of_a_lost_connection_owe_no_credit() -> None:
+    books = Books(Overflow.DROP_OLDEST)
+    retained(books, b"90")
+    books.mailbox.cut()
+    retained(books, b"91")
+    assert [message.data for message in books.mailbox.take_all()] == [b"90", b"91"]
+    assert books.given == (1, 10, 0)
+
+
+def test_each_place_where_the_connection_was_lost_is_marked() -> None:
+    books = Books(Overflow.DROP_OLDEST)
+    for _ in range(3):
+        books.mailbox.cut()
+        books.put()
+    assert [message.interrupted for message in books.mailbox.take_all()] == [True, True, True]
+    books.mailbox.cut()
+    books.mailbox.cut()
+    books.put()
+    books.put()
+    assert [message.interrupted for message in books.mailbox.take_all()] == [True, False]
+    books.mailbox.cut()
+    for _ in range(4):
+        books.put()
+    assert [message.interrupted for message in books.mailbox.take_all()] == [True, False, False]
