@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from threading import get_ident
 from typing import Literal, overload
@@ -28,6 +29,8 @@ class Publishing(Face):
     def __init__(self, channel: Channel, connecting: Connecting) -> None:
         self._waits = Waits(channel, connecting)
         super().__init__(self._waits)
+        # By thread: how often the state had changed when it last looked.
+        self._seen = threading.local()
 
     @overload
     def publish(
@@ -147,12 +150,27 @@ class Publishing(Face):
         finally:
             deliver()
 
+    @property
+    def state(self) -> BusState:
+        """Whether there is a connection, or one is on its way."""
+        return self._look_at_state()
+
+    @deferred
+    def _look_at_state(self) -> BusState:
+        with self._waits as waits:
+            waits.look()
+            self._seen.changes, state = waits.changes, waits.state
+        deliver()
+        return state
+
     @deferred
     def state_changed(self, *, timeout: float | None = None) -> BusState:
-        """Wait until ``state`` is another one, and return it; CLOSED is the last, and returned at once."""
+        """Wait until ``state`` is another one than this thread saw last; CLOSED is the last, and returned at once."""
         try:
             with self._waits as waits:
-                return waits.drive(waits.state_changed(), timeout)
+                state = waits.drive(waits.state_changed(getattr(self._seen, "changes", None)), timeout)
+                self._seen.changes = waits.changes
+                return state
         except Expired as expired:
             raise TimeoutError(f"the bus was {self.state} for {expired.seconds:g} s") from None
         finally:

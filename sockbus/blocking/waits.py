@@ -99,10 +99,7 @@ class Waits(Guard, Client):
         """Who publishes sends, unless it is in a batch."""
 
     def finish(self, timeout: float | None) -> None:
-        """Send what is queued, and wait until the kernel has it; what is left at the deadline leaves with other calls.
-
-        Where there is no connection, and an attempt is due, that is made first.
-        """
+        """Connect if that is due, send what is queued, and wait until the kernel has it or until the deadline."""
         self.flush()
         while self.session.outbox.queued_bytes or self.session.error is not None:
             if self.error is not None:

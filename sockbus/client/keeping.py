@@ -47,6 +47,8 @@ class Keeping(Sending):
         #: why this bus is of no use any more
         self.error: SockbusError | None = None
         self.state = BusState.CONNECTING
+        #: how often it has changed
+        self.changes = 0
         #: messages published without a receipt that were written to a connection which was lost, and may be lost too
         self.in_doubt = 0
         #: what is to be in force, in the order in which it was asked for
@@ -72,6 +74,7 @@ class Keeping(Sending):
     def _enter(self, state: BusState) -> None:
         if state is not self.state:
             self.state = state
+            self.changes += 1
             self._changed.open_all()
 
     def opened(self) -> None:
@@ -80,9 +83,12 @@ class Keeping(Sending):
             self._connected_at = perf_counter()
             self._enter(BusState.CONNECTED)
 
-    def state_changed(self) -> Steps[BusState]:
-        """Wait until the state is another one than now, and give it; at once where it is the last."""
-        if self.state is not BusState.CLOSED:
+    def state_changed(self, seen: int | None = None) -> Steps[BusState]:
+        """Wait until the state is another one than now, and give it; at once where it is the last.
+
+        ``seen``: what ``changes`` was when the caller last looked; at once where it is more by now.
+        """
+        if self.state is not BusState.CLOSED and (seen is None or seen == self.changes):
             yield self._changed
         return self.state
 
@@ -129,8 +135,9 @@ class Keeping(Sending):
             if perf_counter() - self._connected_at > SETTLED_SECONDS:
                 self._pause = 0.0
             also = f", and with it perhaps {in_doubt} messages" if in_doubt else ""
-            report(f"the connection to {self.connecting.address} was lost{also}: {error}")
             self._enter(BusState.WAITING)
+            # Last: what has it may be anybody's code.
+            report(f"the connection to {self.connecting.address} was lost{also}: {error}")
             return
         if self.error is None:
             self.error = error

@@ -118,6 +118,9 @@ class Waits(EventLoopClient):
             elif channel.blocked is Blocked.LATER:
                 await trio.sleep(LATER_SECONDS)
                 channel.unblock()
+                if channel is not self.channel:
+                    # Meanwhile nobody was told that something is to leave by the next one.
+                    self.channel.flush()
             else:
                 self.writer_sleeps = True
                 await self._writer.park()
