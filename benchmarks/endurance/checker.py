@@ -46,6 +46,14 @@ class Summary:
     in_doubt: int
     interruptions: int
 
+    def add(self, other: Summary) -> None:
+        """Make it one about both."""
+        self.published += other.published
+        self.taken += other.taken
+        self.lost.update(other.lost)
+        self.in_doubt += other.in_doubt
+        self.interruptions += other.interruptions
+
 
 def summary(history: History) -> Summary:
     lost: Counter[str] = Counter()
@@ -63,7 +71,7 @@ def summary(history: History) -> Summary:
 
 def check(history: History) -> list[Fault]:
     """All faults, in no order that matters."""
-    faults = [fault for publisher in history.publishers.values() for fault in _receipts(publisher)]
+    faults = [fault for publisher in history.publishers.values() for fault in _answers(publisher)]
     for subscription in history.subscriptions.values():
         found = list(_each_take(history, subscription))
         if not found:
@@ -74,7 +82,9 @@ def check(history: History) -> list[Fault]:
     return faults
 
 
-def _receipts(publisher: Publisher) -> Iterator[Fault]:
+def _answers(publisher: Publisher) -> Iterator[Fault]:
+    for reply in publisher.wrong_replies:
+        yield Fault("invented", f"{publisher.name} {reply}")
     for publish in publisher.publishes:
         if publish.receipt is not None:
             matched, *others = publish.receipt

@@ -40,6 +40,7 @@ class Publisher:
     doubtful: list[tuple[int, int]] = field(default_factory=list)
     in_doubt: int = 0
     left: bool = False
+    wrong_replies: list[str] = field(default_factory=list)
 
     @property
     def first(self) -> int:
@@ -175,6 +176,8 @@ def _publisher(publisher: Publisher, event: Event) -> None:
             known = publisher.confirmed_until(at)
             publisher.doubtful.append((max(known + 1, publisher.first), number))
             publisher.in_doubt = event["in_doubt"]
+        case "wrong reply":
+            publisher.wrong_replies.append(f"asked {event['asked']!r}, and was answered {event['reply']}")
         case "left":
             publisher.left = True
             if publisher.publishes:

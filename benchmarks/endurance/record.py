@@ -11,6 +11,7 @@ What a publisher writes:
 - ``refused`` publisher, number: it raised, and was not sent. ``in doubt``: it raised, and may have been sent.
 - ``confirmed`` publisher, number: everything up to this number is with the broker (``flush``).
 - ``interrupted`` publisher, number, in_doubt: the connection was lost; so many of those up to this number may be lost.
+- ``wrong reply`` publisher, asked, reply: a request for an echo was answered with something else.
 - ``left`` publisher: it has stopped, and everything else is with the broker.
 
 What a subscriber writes:

@@ -251,6 +251,11 @@ def test_receipt_that_does_not_add_up_and_doubt_about_more_than_there_was(story:
     assert story.kinds() == {"receipt", "in doubt"}
 
 
+def test_wrong_reply(story: Story) -> None:
+    story.note("p", "wrong reply", publisher="p", asked=1, reply="2")
+    assert story.kinds() == {"invented"}
+
+
 def test_stalled_subscription_is_owed_no_end(story: Story) -> None:
     story.subscribe("disconnect")
     for number in range(3):
