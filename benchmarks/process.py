@@ -200,18 +200,16 @@ class Crew:
 
     def broker_at(self, *asked: str) -> tuple[Program, list[str]]:
         """Start a broker: its process, and where it listens."""
-        ready, write_end = os.pipe()
-        try:
-            command = [sys.executable, "-m", "sockbus", "broker", *asked, "--ready-fd", str(write_end)]
-            broker = self._start("broker", command, (write_end,))
-            os.close(write_end)
-            write_end = -1
+        receive, send = os.pipe()
+        with open(receive, "rb") as ready:
+            try:
+                command = [sys.executable, "-m", "sockbus", "broker", *asked, "--ready-fd", str(send)]
+                broker = self._start("broker", command, (send,))
+            finally:
+                os.close(send)
             if not select.select([ready], [], [], PATIENCE)[0]:
                 raise BenchmarkError(f"the broker was not ready within {PATIENCE:g} s; is the machine overloaded?")
-        finally:
-            os.close(ready)
-            if write_end >= 0:
-                os.close(write_end)
+            ready.read()
         # Its end closes the pipe too: the lines are what tells, the pipe only when to look.
         self._wait_for_lines(broker, count=len(asked))
         return broker, [broker.line().removeprefix("listening on ") for _ in asked]

@@ -1,8 +1,8 @@
 """Trials until the time is over, at one broker for each transport, with something random done to them all the time.
 
 Kill -9 and replace a publisher, a subscriber or a server; stop one for a while; kill or stop the broker and start it
-again. The broker of a transport lives through all its trials, as far as it is not killed, and what it then occupies with
-nobody connected is shown beside what it occupied in the beginning.
+again. The broker of a transport lives through all its trials, as far as it is not killed; what it then occupies with
+nobody connected is shown beside what it did in the beginning.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ __all__ = ["endure"]
 # Seconds that a trial lasts, so that what has been written down stays small.
 _TRIAL = 20.0
 _MEMBERS = 6
+# Seconds that a publisher rests on average, every tenth message.
+_REST = 0.02
 # Seconds between two things that are done, and that somebody is stopped or a broker is away: less than what stalls.
 _PAUSES = (0.2, 1.0)
 _ABSENCES = (0.05, 1.5)
@@ -52,7 +54,7 @@ def _transport(transport: str, seconds: float, seed: int) -> list[Fault]:
         before = post.descriptors(), post.resident()
         while True:
             left = deadline - time.monotonic()
-            with Trial(post, chance.randrange(1 << 32)) as trial:
+            with Trial(post, chance.randrange(1 << 32), rest=_REST) as trial:
                 trial.begin(_MEMBERS, _MEMBERS, 2)
                 _Trouble(trial, chance, deeds).make(min(_TRIAL, left))
                 history = trial.finish()
