@@ -89,6 +89,7 @@ class Counting:
         begun = takes[0].at if takes else NEVER
         #: since when it was surely in force
         self._since = subscription.in_force_since(interruptions, begun, history.downs)
+        self._floors = self._before_this()
 
     def owed_before(self, take: Take) -> list[int]:
         """What should have come before the first message of a publisher in this stretch."""
@@ -108,7 +109,7 @@ class Counting:
                 previous = last.get(take.publisher)
                 if previous is None:
                     lower += len(self.owed_before(take))
-                    missing += came.count(self._floor(came), take.number)
+                    missing += came.count(self._floors[came.publisher.name], take.number)
                 else:
                     between = came.count(previous, take.number)
                     lower += between
@@ -117,7 +118,10 @@ class Counting:
             if inclusive < lower:
                 return self._sentence(take, inclusive, f"at least {lower}")
             upper = missing + sum(
-                came.count(last.get(name, self._floor(came)), min(nexts[index].get(name, NEVER), _begun(came, take)))
+                came.count(
+                    last.get(name, self._floors[came.publisher.name]),
+                    min(nexts[index].get(name, NEVER), _begun(came, take)),
+                )
                 for name, came in self._publishers.items()
                 if take.retained or name != take.publisher
             )
@@ -134,22 +138,24 @@ class Counting:
         for name, came in self._publishers.items():
             since = last.get(name, -1)
             lower += sum(number > since for number in came.acknowledged())
-            missing += came.count(last.get(name, self._floor(came)), NEVER)
+            missing += came.count(last.get(name, self._floors[came.publisher.name]), NEVER)
         if counted < lower:
             return self._sentence(None, counted, f"at least {lower}")
         if counted - skipped > missing:
             return self._sentence(None, counted - skipped, f"at most {missing}")
         return ""
 
-    def _floor(self, came: Matching) -> int:
-        """The last number that surely was before this stretch."""
+    def _before_this(self) -> dict[str, int]:
+        """Of each publisher, the last number that surely was before this stretch."""
         if self._first:
-            return came.publisher.confirmed_until(self._subscription.asked)
-        begun = self._all[0].at
-        name = came.publisher.name
-        return max(
-            (take.number for take in self._subscription.takes if take.publisher == name and take.at < begun), default=-1
-        )
+            asked = self._subscription.asked
+            return {name: came.publisher.confirmed_until(asked) for name, came in self._publishers.items()}
+        floors = dict.fromkeys(self._publishers, -1)
+        for take in self._subscription.takes:
+            if take is self._all[0]:
+                break
+            floors[take.publisher] = max(take.number, floors[take.publisher])
+        return floors
 
     def _nexts(self) -> list[dict[str, int]]:
         """For each message: the next number of each publisher that comes after it."""
