@@ -101,6 +101,10 @@ class Program:
         """The descriptor to wait at for its output."""
         return self._output.fileno()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """Processor time so far, of all its threads (clock_getcpuclockid(3))."""
         return time.clock_gettime(~self._process.pid << 3 | 2)
@@ -127,10 +131,27 @@ class Program:
         """The next line; one must be there."""
         return self._lines.popleft().decode()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it one."""
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait until it has ended by itself, or by a signal: its exit code. BenchmarkError when it does not."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"the {self.role} did not end within {PATIENCE:g} s") from None
+
+    def finished(self) -> None:
+        """Wait until it has ended by itself; BenchmarkError unless it did so well."""
+        if self.ended():
+            raise BenchmarkError(self._obituary())
+
     def end(self) -> None:
         """End the process and wait until it is gone."""
         process = self._process
         process.terminate()
+        process.send_signal(signal.SIGCONT)
         try:
             process.wait(ENDING)
         except subprocess.TimeoutExpired:
@@ -168,32 +189,52 @@ class Crew:
 
     def broker(self, transport: str) -> tuple[Program, str]:
         """Start a broker: its process, and its address for that transport."""
+        place = self.place()
+        broker, (_, tcp) = self.broker_at(f"unix:{place}/bus", "tcp:127.0.0.1:0")
+        return broker, tcp if transport == "tcp" else f"{transport}:{place}/bus/{transport}"
+
+    def place(self) -> str:
+        """A directory that is removed in the end."""
         with _signals.held():
-            place = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="sockbus-benchmark-"))
-        asked = (f"unix:{place}/bus", "tcp:127.0.0.1:0")
-        ready, write_end = os.pipe()
-        self._ends.callback(os.close, ready)
-        try:
-            command = [sys.executable, "-m", "sockbus", "broker", *asked, "--ready-fd", str(write_end)]
-            broker = self._start("broker", command, (write_end,))
-        finally:
-            os.close(write_end)
-        if not select.select([ready], [], [], PATIENCE)[0]:
-            raise BenchmarkError(f"the broker was not ready within {PATIENCE:g} s; is the machine overloaded?")
+            return self._ends.enter_context(tempfile.TemporaryDirectory(prefix="sockbus-benchmark-"))
+
+    def broker_at(self, *asked: str) -> tuple[Program, list[str]]:
+        """Start a broker: its process, and where it listens."""
+        receive, send = os.pipe()
+        with open(receive, "rb") as ready:
+            try:
+                command = [sys.executable, "-m", "sockbus", "broker", *asked, "--ready-fd", str(send)]
+                broker = self._start("broker", command, (send,))
+            finally:
+                os.close(send)
+            if not select.select([ready], [], [], PATIENCE)[0]:
+                raise BenchmarkError(f"the broker was not ready within {PATIENCE:g} s; is the machine overloaded?")
+            ready.read()
         # Its end closes the pipe too: the lines are what tells, the pipe only when to look.
         self._wait_for_lines(broker, count=len(asked))
-        _, tcp = (broker.line().removeprefix("listening on ") for _ in asked)
-        return broker, tcp if transport == "tcp" else f"{transport}:{place}/bus/{transport}"
+        return broker, [broker.line().removeprefix("listening on ") for _ in asked]
 
     def start(self, role: str, program: Callable[..., None], *fds: int, **options: object) -> Program:
         """Start ``program(**options)``, a function of this package, with these fds; not ready yet."""
         target = [program.__module__, program.__name__, json.dumps(options)]
         return self._start(role, [sys.executable, "-m", "benchmarks.programs", *target], fds)
 
+    def dismiss(self, program: Program) -> None:
+        """One has ended, or ends now, and is not missed."""
+        self._programs.remove(program)
+        program.end()
+
     def answers(self, *programs: Program) -> list[Any]:
         """One answer of each; BenchmarkError when any of the crew has ended, or one has not answered in time."""
         self._wait_for_lines(*programs)
         return [json.loads(program.line()) for program in programs]
+
+    def watch(self, seconds: float) -> None:
+        """Wait for so long; BenchmarkError when any of the crew has ended."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for program in select.select(self._programs, [], [], left)[0]:
+                program.read()
 
     def _start(self, role: str, command: Sequence[str], fds: Sequence[int]) -> Program:
         with _signals.held():

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.endurance import endure
+from benchmarks.endurance.checker import Fault
 from benchmarks.programs import RUNTIMES
 from benchmarks.report import Floor
 from benchmarks.rounds import Effort, Sample, compare, quantiles, take_turns
@@ -133,15 +135,38 @@ def test_runtimes_can_be_compared_in_part() -> None:
     ]
 
 
+def test_endurance_ends_with_a_verdict(place: Path) -> None:
+    code, output, errors = run(
+        "endurance", "--minutes", "0.1", "--transports", "stream", "--seed", "1", TMPDIR=str(place)
+    )
+    assert (code, errors) == (0, ""), output
+    first, *about, verdict = output.splitlines()
+    assert (first.split(";")[0], verdict) == ("endurance: 0.1 minutes, seed 1", "verdict: every promise was kept")
+    assert [line.split()[:2] for line in about] == [["stream:", word] for word in ("published", "killed,", "the")]
+    assert list(place.iterdir()) == []
+
+
+def test_broken_promise_is_a_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = [Fault("lost", "s0 did not get p0/1"), Fault("duplicated", "s0 got p0/2 twice")]
+    monkeypatch.setattr(endure, "_transport", lambda *_: faults)
+    assert endure.endure(["tcp"], 1.0, 7) == 1
+    _, evidence, verdict = capsys.readouterr().out.splitlines()
+    assert evidence == "tcp: BROKEN: lost: s0 did not get p0/1"
+    assert verdict == "verdict: 2 promises were broken"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((), "throughput|latency|fds|runtimes"),
+        ((), "throughput|latency|fds|runtimes|endurance"),
         (("speed",), "speed"),
         (("fds", "--transports", "tcp"), "tcp"),
         (("latency", "--runtimes", "curio"), "curio"),
         (("latency", "--rounds", "0"), "'0'"),
         (("latency", "--seconds", "nan"), "'nan'"),
+        (("endurance", "--minutes", "0"), "'0'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments: tuple[str, ...], named: str) -> None:

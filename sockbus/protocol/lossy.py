@@ -2,7 +2,7 @@
 
 The same policy as at the broker, with the same capacity, on what has come: its credit is given back on arrival, once
 for each receive, so that nothing old waits where nobody can replace it. What is dropped has its fds closed and is
-counted, for the message behind it and in ``lost``. What was taken and put back is never dropped.
+counted, for the message behind it and in ``lost``. What was taken and put back is never dropped, nor are kept values.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def mailbox_for(
 
 @final
 class LossyMailbox(Mailbox):
-    """Messages of a subscription whose policy is not "block". ``queue``: kept values, and what was put back.
+    """Messages of a subscription whose policy is not "block". ``queue``: what was put back.
 
     ``unsubscribe`` is set by the session: it ends the subscription at the broker, whose answer tells the last losses.
     """
 
-    __slots__ = ("_cuts", "_held", "_held_bytes", "_held_fds", "_next", "_number", "unsubscribe")
+    __slots__ = ("_cuts", "_held", "_held_bytes", "_held_fds", "_kept", "_next", "_number", "unsubscribe")
 
     def __init__(
         self,
@@ -60,14 +60,16 @@ class LossyMailbox(Mailbox):
         # In order; by topic where only the newest of each is kept, else by number.
         self._held: collections.OrderedDict[str | int, tuple[Message, int, int]] = collections.OrderedDict()
         self._held_bytes = self._held_fds = 0
+        # Kept values, in order; those of a later connection stand behind what had come by an earlier one.
+        self._kept: collections.deque[tuple[Message, int, int]] = collections.deque()
         # What came or was lost on the way has a number each; and the number behind the last that was taken.
         self._number = self._next = 0
-        # Where in these the connection was lost, until a message behind that was taken.
+        # Where in these the connection was lost, each until a message behind it was taken.
         self._cuts: collections.deque[int] = collections.deque()
 
     @property
     def ready(self) -> int:
-        return len(self.queue) + len(self._held)
+        return len(self.queue) + len(self._kept) + len(self._held)
 
     def note_lost(self, count: int) -> None:
         self.lost += count
@@ -75,8 +77,8 @@ class LossyMailbox(Mailbox):
 
     def cut(self) -> None:
         self._messages = self._bytes = self._fds = 0
-        # Kept values that have come owe no credit any more.
-        self.queue = collections.deque((message, 0) for message, _ in self.queue)
+        # The next session is owed nothing for what the one before has brought.
+        self._kept = collections.deque((message, 0, number) for message, _, number in self._kept)
         if not self._cuts or self._cuts[-1] != self._number:
             self._cuts.append(self._number)
 
@@ -106,22 +108,42 @@ class LossyMailbox(Mailbox):
         self._held_fds += len(message.fds)
 
     def put_retained(self, message: Message, cost: int) -> None:
-        """A kept value came, in front of all others of its connection: its credit comes back when it is taken."""
-        while self._held:
-            # Of a connection before: they come first, and are not dropped any more.
-            self.queue.append((self._take_held(), 0))
+        """A kept value came, in front of all others of its session: its credit comes back when it is taken."""
         message.retained = True
         number, self._number = self._number, self._number + 1
-        self._mark(message, number)
-        self.queue.append((message, cost))
+        self._kept.append((message, cost, number))
 
     def take(self) -> Message | None:
         if self.queue:
-            message, cost = self.queue.popleft()
-            if cost:
-                self._count(1, cost, len(message.fds))
-            return message
-        return self._take_held() if self._held else None
+            return self.queue.popleft()[0]
+        held = self._held
+        if self._kept and (not held or self._kept[0][2] < next(iter(held.values()))[2]):
+            message, cost, number = self._kept.popleft()
+            self._count_kept(message, cost)
+        elif held:
+            _, (message, cost, number) = held.popitem(last=False)
+            self._held_bytes -= cost
+            self._held_fds -= len(message.fds)
+        else:
+            return None
+        message.lost, self._next = number - self._next, number + 1
+        while self._cuts and self._cuts[0] <= number:
+            self._cuts.popleft()
+            message.interrupted = True
+        return message
+
+    def _count_kept(self, message: Message, cost: int) -> None:
+        if cost:
+            self._messages += 1
+            self._bytes += cost
+            self._fds += len(message.fds)
+        if (
+            not self._kept
+            or self._messages >= self._half_messages
+            or self._bytes >= self._half_bytes
+            or self._fds >= self._half_fds
+        ):
+            self.give_back()
 
     def take_all(self) -> list[Message]:
         taken = []
@@ -140,22 +162,10 @@ class LossyMailbox(Mailbox):
 
     def close(self) -> None:
         super().close()
+        while self._kept:
+            self._kept.popleft()[0].close()
         while self._held:
             self._held.popitem()[1][0].close()
-
-    def _take_held(self) -> Message:
-        _, (message, cost, number) = self._held.popitem(last=False)
-        self._held_bytes -= cost
-        self._held_fds -= len(message.fds)
-        self._mark(message, number)
-        return message
-
-    def _mark(self, message: Message, number: int) -> None:
-        """This one is the next to be taken: what it tells of what was before."""
-        message.lost, self._next = number - self._next, number + 1
-        while self._cuts and self._cuts[0] <= number:
-            self._cuts.popleft()
-            message.interrupted = True
 
     def _is_over(self, cost: int, fds: int) -> bool:
         """Whether there is no room for one more such message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,38 @@ async def test_everything_is_in_force_again(connect: Connect, runtime: Runtime, 
         assert not (await plain.receive()).interrupted
         assert (await shared.receive()).interrupted
         assert [each.interrupted for each in (plain, shared, quiet)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest"])
+async def test_who_takes_nothing_meanwhile_reads_of_each_interruption_where_it_was(
+    connect: Connect, broker: BrokerProcess, overflow: str
+) -> None:
+    """What had come stays in front of kept values that come again, and these in front of what is new."""
+    async with connect() as other, connect() as bus, bus.subscribe(">", overflow=overflow) as messages:
+        mailbox = getattr(messages, "_subscription", messages)._taking.mailbox
+
+        async def until_there_are(count: int) -> None:
+            while mailbox.ready < count:
+                with contextlib.suppress(ConnectionLost):
+                    await page(bus)
+
+        for number in range(3):
+            await other.publish("kept", f"kept{number}", retain=True)
+            await other.publish(f"t.{number}", number)
+            await other.flush()
+            await until_there_are(3 * number + 2)
+            bus._client.channel.sock.shutdown(socket.SHUT_RDWR)
+            await until_there_are(3 * number + 3)
+        expected: list[tuple[Any, bool, bool]] = []
+        for number in range(3):
+            expected += [(f"kept{number}", False, False), (number, False, False), (f"kept{number}", True, True)]
+        came = await take(messages, 9)
+        assert [(message.payload, message.retained, message.interrupted) for message in came] == expected
+        assert [message.lost for message in came] == 9 * [0]
+        # No credit was given back that is not owed: the broker would end the connection.
+        await other.publish("t.end", receipt=True)
+        assert not (await messages.receive()).interrupted
+        assert (messages.lost, messages.interrupted) == (0, 3)
 
 
 async def test_left_meanwhile_is_left(connect: Connect, broker: BrokerProcess) -> None:

@@ -228,14 +228,13 @@ def test_what_waited_when_the_connection_was_lost_comes_before_the_next_kept_val
     books.put()
     came = [(int(each.data), each.lost, each.interrupted, each.retained) for each in books.mailbox.take_all()]
     assert came == [
-        (2, 2, False, False),
-        (3, 0, False, False),
+        (3, 3, False, False),
         (4, 0, False, False),
         (90, 0, True, True),
         (91, 0, False, True),
         (5, 0, False, False),
     ]
-    assert books.mailbox.lost == 2
+    assert books.mailbox.lost == 3
 
 
 def test_kept_values_of_a_lost_connection_owe_no_credit() -> None:
@@ -262,3 +261,84 @@ def test_each_place_where_the_connection_was_lost_is_marked() -> None:
     for _ in range(4):
         books.put()
     assert [message.interrupted for message in books.mailbox.take_all()] == [True, False, False]
+
+
+def came(books: Books) -> list[tuple[int, int, bool, bool]]:
+    messages = books.mailbox.take_all()
+    return [(int(message.data), message.lost, message.interrupted, message.retained) for message in messages]
+
+
+def put_kept(books: Books, number: int, size: int = 10) -> None:
+    books.mailbox.put_retained(Message(f"kept{number}", b"%d" % number, PEER), size)
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_each_interruption_is_told_where_it_was(overflow: Overflow) -> None:
+    books = Books(overflow)
+    for topic in "abc":
+        books.put(topic)
+        books.mailbox.cut()
+        books.mailbox.cut()  # an attempt that failed
+    assert came(books) == [(0, 0, False, False), (1, 0, True, False), (2, 0, True, False)]
+    books.put()
+    books.put("d")
+    assert came(books) == [(3, 0, True, False), (4, 0, False, False)]
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_interruptions_with_nothing_left_between_are_told_once(overflow: Overflow) -> None:
+    books = Books(overflow, capacity=1)
+    books.put()
+    books.mailbox.cut()
+    books.mailbox.note_lost(2)
+    books.mailbox.cut()
+    assert came(books) == [(0, 0, False, False)]
+    books.put()
+    books.mailbox.cut()
+    assert came(books) == [(1, 2, True, False)]
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_kept_values_of_a_new_connection_come_behind_what_was_there(overflow: Overflow) -> None:
+    books = Books(overflow)
+    put_kept(books, 100)
+    books.put("a")
+    books.put("b")
+    books.mailbox.cut()
+    books.mailbox.note_lost(4)
+    put_kept(books, 101)
+    put_kept(books, 102)
+    books.put("c")
+    assert books.mailbox.ready == 6
+    assert came(books) == [
+        (100, 0, False, True),
+        (0, 0, False, False),
+        (1, 0, False, False),
+        (101, 4, True, True),
+        (102, 0, False, True),
+        (2, 0, False, False),
+    ]
+
+
+def test_what_is_dropped_around_kept_values_is_said_where_it_was() -> None:
+    books = Books(Overflow.DROP_OLDEST, capacity=2)
+    books.put()
+    books.put()
+    books.mailbox.cut()
+    put_kept(books, 100)
+    for _ in range(3):
+        books.put()
+    assert came(books) == [(100, 2, True, True), (3, 1, False, False), (4, 0, False, False)]
+    assert books.mailbox.lost == 3
+
+
+@pytest.mark.parametrize("overflow", POLICIES)
+def test_kept_values_of_a_lost_connection_owe_the_next_one_no_credit(overflow: Overflow) -> None:
+    books = Books(overflow)
+    put_kept(books, 100, 70)
+    put_kept(books, 101, 70)
+    books.mailbox.cut()
+    put_kept(books, 102, 30)
+    assert len(came(books)) == 3
+    books.mailbox.give_back()
+    assert books.given == (1, 30, 0)
