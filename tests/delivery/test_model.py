@@ -7,6 +7,7 @@ those without an event loop: they do nothing between two calls, so a bus that is
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from benchmarks.endurance.checker import check
 from benchmarks.endurance.history import history_of, matches
 from benchmarks.endurance.record import Event
-from sockbus import BusState, ConnectionLost, Message, Receipt, SubscriptionStalled
+from sockbus import BusState, ConnectionLost, Message, Receipt, SockbusError, SubscriptionStalled
 from sockbus.blocking import connect
 from tests.brokers import BrokerProcess
 from tests.delivery.model import Expected
@@ -347,18 +348,18 @@ class Machine(RuleBasedStateMachine):
         taker.expected.cut(taker.messages.lost, is_told=is_told)
 
     def teardown(self) -> None:
+        # Also an example that Hypothesis has given up.
         is_failed = sys.exc_info()[0] is not None
-        if not self.is_up:
-            self.broker.start() if is_failed else self.restart()
-        try:
+        with ExitStack() as stack:
+            if is_failed:
+                stack.enter_context(contextlib.suppress(SockbusError, TimeoutError))
+            for each in (*self.sides, *self.takers):
+                stack.enter_context(each.stack)
+            if not self.is_up:
+                self.broker.start() if is_failed else self.restart()
             if not is_failed:
                 self.finish_all()
                 assert check(history_of([self.events])) == []
-        finally:
-            for taker in self.takers:
-                taker.stack.close()
-            for side in self.sides:
-                side.stack.close()
 
     def finish_all(self) -> None:
         for side in self.sides:
