@@ -30,12 +30,17 @@ class Expected:
         self.is_over = False
         #: the next message says so
         self.is_cut = False
+        #: all that were published since the connection was made
+        self.published: set[Key] = set()
         self._arrived = self._next = 0
+        # Whether it is known how many were lost since the last message; else there was an interruption.
+        self._is_known = True
 
     def push(self, key: Key, topic: str) -> None:
         """A message was published that matches."""
         entry = Entry(key, topic, self._arrived)
         self._arrived += 1
+        self.published.add(key)
         if self.is_over:
             return
         is_full = len(self.queue) >= self.capacity
@@ -59,16 +64,19 @@ class Expected:
     def take(self) -> tuple[Key, int | None, bool]:
         """The next message: which one, how many were lost before it (None: nobody knows), and whether interrupted."""
         entry = self.queue.pop(0)
-        lost = None if self.is_cut else entry.at - self._next
+        lost = entry.at - self._next if self._is_known else None
         is_cut, self.is_cut = self.is_cut, False
+        self._is_known = True
         self._next = entry.at + 1
         return entry.key, lost, is_cut
 
     def cut(self, lost: int, *, is_told: bool) -> None:
         """Another connection, and everything that came before it was taken. ``is_told``: and so was that."""
         self.queue.clear()
+        self.published.clear()
         self.lost = lost
         self.is_cut = not is_told
+        self._is_known = False
         self._next = self._arrived
 
     @property
