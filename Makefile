@@ -27,7 +27,7 @@ check: lint ## lint and the core tests: under a minute
 	@.venv/bin/python -W error -m pytest -q $(CORE_TESTS)
 
 test: lint ## lint and every test, warnings being errors
-	@.venv/bin/python -W error -m pytest -q -n 2 --dist worksteal
+	@.venv/bin/python -W error -m pytest -q -n 3 --dist worksteal
 
 demo: .venv-demo/stamp ## run the demonstration with the run-time dependencies alone
 	@.venv-demo/bin/python -m examples.demo
