@@ -52,7 +52,7 @@ def test_importing_it_loads_neither_trio_nor_asyncio() -> None:
 @pytest.fixture
 def stopped(address: str, topic: str) -> Iterator[Bus]:
     """A bus whose window is spent on a subscriber that does not read."""
-    with connect(address) as taker, taker.subscribe(topic, capacity=1):
+    with connect(address) as taker, taker.subscribe(topic, capacity=1, stall=1e9):
         publisher = connect(address)
         bus = publisher.__enter__()
         with contextlib.suppress(TimeoutError):
@@ -73,7 +73,7 @@ def test_publish_without_room_in_time_was_not_sent(stopped: Bus, topic: str, siz
 
 
 def test_receipt_that_does_not_come_in_time_is_said_to_be_of_a_message_that_was_sent(address: str, topic: str) -> None:
-    with connect(address) as taker, taker.subscribe(topic, capacity=1) as messages, connect(address) as bus:
+    with connect(address) as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages, connect(address) as bus:
         bus.publish(topic, 0)
         with pytest.raises(TimeoutError, match=rf"no receipt for the message on '{topic}' .* though it was sent"):
             bus.publish(topic, 1, receipt=True, timeout=SHORT)
@@ -211,7 +211,7 @@ def test_nothing_passes_what_its_thread_has_published_in_a_batch(address: str, t
 
 def test_batch_without_room_in_time_keeps_what_was_published(address: str, topic: str) -> None:
     count = 0
-    with connect(address) as taker, taker.subscribe(topic, capacity=1) as messages, connect(address) as bus:
+    with connect(address) as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages, connect(address) as bus:
         with bus.batch():
             with pytest.raises(TimeoutError, match="and it was not sent; does a subscriber not read"):
                 while True:

@@ -99,7 +99,7 @@ async def test_publish_that_waits_for_room_is_not_sent_when_cancelled(
             await bus.publish(topic, [filled, b"x" * LARGE])
             filled += 1
 
-    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1) as messages:
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages:
         async with runtime.during(fill):
             await until(taker, lambda found: held_up(found, bus))
         kinds: list[dict[str, Any]] = [{}, {"receipt": True}, {"headers": {"k": 1}}]

@@ -75,7 +75,7 @@ async def test_cancelled_subscribing_and_serving_leave_nothing_in_force(
 
 
 async def test_cancelled_flush_can_be_asked_for_again(connect: Connect, runtime: Runtime, topic: str) -> None:
-    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1) as messages:
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages:
         for number in range(3):
             await bus.publish(topic, number)
         for _ in range(5):

@@ -43,7 +43,7 @@ async def test_flushing_and_leaving_wait_until_the_broker_has_taken_over(
                 done.append("flushed")
         done.append("left")
 
-    async with connect() as taker, taker.subscribe(topic, capacity=1) as messages, runtime.during(publish):
+    async with connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages, runtime.during(publish):
         await until_waiting(taker, topic)
         for number in range(4):
             assert done == []
@@ -57,7 +57,7 @@ async def test_flushing_and_leaving_wait_until_the_broker_has_taken_over(
 async def test_flush_waits_for_what_was_published_before_it_alone(
     connect: Connect, runtime: Runtime, topic: str
 ) -> None:
-    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1) as messages:
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages:
         await bus.publish(topic, 0)
         await bus.flush()
 

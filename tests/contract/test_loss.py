@@ -88,7 +88,7 @@ async def test_all_that_waits_hears_that_the_broker_has_gone(
             runtime.connect(address, reconnect=None) as bus,
             runtime.connect(address, reconnect=None) as other,
             bus.subscribe("quiet") as quiet,
-            other.subscribe("stopped", capacity=1),
+            other.subscribe("stopped", capacity=1, stall=1e9),
         ):
             await bus.publish("stopped", "takes the credit", receipt=True)
             calls = verbs(bus, quiet)
@@ -136,7 +136,10 @@ async def test_leaving_raises_what_nobody_has_heard_of_and_may_be_lost(
 ) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address, reconnect=None) as other, other.subscribe("stopped", capacity=1):
+        async with (
+            runtime.connect(address, reconnect=None) as other,
+            other.subscribe("stopped", capacity=1, stall=1e9),
+        ):
             with pytest.raises(ConnectionLost, match=text):
                 async with runtime.connect(address, reconnect=None) as bus:
                     for number in range(10):
@@ -177,7 +180,7 @@ async def test_exception_of_the_block_comes_through_when_the_broker_has_gone(run
 async def test_loss_after_a_flush_that_was_given_up_is_not_silent(runtime: Runtime, transport: str) -> None:
     with BrokerProcess() as broker:
         address = broker.address(transport)
-        async with runtime.connect(address, reconnect=None) as other, other.subscribe("t", capacity=1):
+        async with runtime.connect(address, reconnect=None) as other, other.subscribe("t", capacity=1, stall=1e9):
             with pytest.raises(ConnectionLost):
                 async with runtime.connect(address, reconnect=None) as bus:
                     for number in range(10):

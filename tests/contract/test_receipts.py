@@ -56,7 +56,7 @@ async def test_group_counts_as_one_match(connect: Connect, topic: str) -> None:
 
 
 async def test_receipt_waits_until_a_slow_subscriber_has_credit(connect: Connect, runtime: Runtime, topic: str) -> None:
-    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1) as messages:
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9) as messages:
         assert await bus.publish(topic, 1, receipt=True) == Receipt(1, 1, 0, 0)
         second = Asked(bus, topic, 2)
         async with runtime.during(second):
@@ -74,7 +74,7 @@ async def test_message_that_waits_for_a_subscription_that_is_left_counts_as_drop
     connect: Connect, runtime: Runtime, topic: str
 ) -> None:
     async with connect() as bus, connect() as taker, taker.subscribe(topic) as quick:
-        slow = taker.subscribe(topic, capacity=1)
+        slow = taker.subscribe(topic, capacity=1, stall=1e9)
         await slow.__aenter__()
         await bus.publish(topic, 1)
         waiting = [Asked(bus, topic, number) for number in (2, 3)]
@@ -95,7 +95,7 @@ async def test_message_that_waits_for_a_connection_that_ends_counts_as_dropped(
         asked = Asked(bus, topic, "waits")
 
         async def come_and_go() -> None:
-            async with connect() as taker, taker.subscribe(topic, capacity=1):
+            async with connect() as taker, taker.subscribe(topic, capacity=1, stall=1e9):
                 await bus.publish(topic, "fills")
                 subscribed.set()
                 await until_waiting(bus, topic)
