@@ -327,7 +327,7 @@ def test_waiting_costs_no_processor_time(address: str, topic: str) -> None:
             thread.join()
         after = resource.getrusage(resource.RUSAGE_SELF)
     # Each second of polling once a millisecond would be 1,000 of them.
-    assert after.ru_nvcsw - before.ru_nvcsw < 200
+    assert after.ru_nvcsw - before.ru_nvcsw < 500
 
 
 def wait_in_vain(messages: Any) -> None:
