@@ -246,11 +246,11 @@ class Keeping(Sending):
         self.backlog.move_to(session)
         self.detour = bool(self.backlog)
         self.take_up()
-        report(f"connected again to {self.connecting.road}")
         self._feed()
         self._enter(BusState.CONNECTED)
         self._room.open_all()
         self._slots.open_all()
+        report(f"connected again to {self.connecting.road}")
 
 
 def _boxes_of(session: Session) -> list[Box]:

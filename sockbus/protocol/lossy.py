@@ -137,13 +137,7 @@ class LossyMailbox(Mailbox):
             self._messages += 1
             self._bytes += cost
             self._fds += len(message.fds)
-        if (
-            not self._kept
-            or self._messages >= self._half_messages
-            or self._bytes >= self._half_bytes
-            or self._fds >= self._half_fds
-        ):
-            self.give_back()
+        self._give_back_if_due(is_empty=not self._kept)
 
     def take_all(self) -> list[Message]:
         taken = []

@@ -210,8 +210,11 @@ class Mailbox:
         self._messages += messages
         self._bytes += size
         self._fds += fds
+        self._give_back_if_due(is_empty=not self.queue)
+
+    def _give_back_if_due(self, *, is_empty: bool) -> None:
         if (
-            not self.queue
+            is_empty
             or self._messages >= self._half_messages
             or self._bytes >= self._half_bytes
             or self._fds >= self._half_fds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import sockbus.blocking.publishing
 import sockbus.blocking.scopes
 from sockbus import BusState
 from sockbus.blocking import connect
-from tests.brokers import BrokerProcess
+from tests.brokers import PATIENCE, BrokerProcess
 
 
 def test_order_holds_when_the_connection_comes_back_in_the_middle_of_a_publish(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +28,7 @@ def test_order_holds_when_the_connection_comes_back_in_the_middle_of_a_publish(m
             if not gathered:
                 broker.start()
                 while bus.state is not BusState.CONNECTED:
-                    time.sleep(0.001)
+                    bus.state_changed(timeout=PATIENCE)
             return gathered
 
         monkeypatch.setattr(sockbus.blocking.publishing, "gather", gather_and_come_back)
@@ -37,6 +36,6 @@ def test_order_holds_when_the_connection_comes_back_in_the_middle_of_a_publish(m
             bus.publish("t", 1)
             broker.kill()
             while bus.state is BusState.CONNECTED:
-                time.sleep(0.001)
+                bus.state_changed(timeout=PATIENCE)
             bus.publish("t", 2)
-        assert [messages.receive(timeout=10).payload for _ in range(2)] == [1, 2]
+        assert [messages.receive(timeout=PATIENCE).payload for _ in range(2)] == [1, 2]

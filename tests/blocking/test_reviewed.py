@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +35,16 @@ with connect(sys.argv[1]) as bus, bus.subscribe(sys.argv[2]) as messages:
 """
 
 
+def state_of(pid: int) -> str:
+    """R: it runs; S: it sleeps (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_signal_handler_cannot_wait_at_the_bus_for_which_its_thread_reads(address: str, topic: str) -> None:
     with Program([sys.executable, "-c", NESTED, address, topic]) as program:
         assert program.out.next() == "ready", program.err.rest().decode()
-        time.sleep(0.2)  # so that it waits; a handler that comes before does no harm either
+        while state_of(program.process.pid) != "S":
+            continue  # until it waits
         program.signal(signal.SIGUSR1)
         assert "in the middle of a call of the same thread" in program.out.next()
         assert program.out.next() == "waits for nothing"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import itertools
 import socket
+import struct
 import tempfile
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from sockbus.protocol.frame import Kind, control
 from sockbus.protocol.handshake import LIMIT_NAMES, Welcome
 from sockbus.protocol.inbox import Inbox
 
-__all__ = ["Connection", "Scripted", "scripted"]
+__all__ = ["SECONDS", "Connection", "Scripted", "scripted"]
 
 SECONDS = 10.0
 LIMITS = dict.fromkeys(LIMIT_NAMES, 512) | {
@@ -47,6 +51,12 @@ class Connection:
 
     def send(self, *frames: bytes) -> None:
         self._sock.sendall(b"".join(frames))
+
+    def send_and_see_read(self, *frames: bytes) -> None:
+        """Send, and go on when the client has read it: what is sent then comes by itself (unix(7), SIOCOUTQ)."""
+        self.send(*frames)
+        while struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))) != (0,):
+            time.sleep(0)
 
     def welcome(self, **limits: int) -> bytes:
         return Welcome((), self.peer, 1, 0, (1 << 20, 64, 1 << 20, 64, 1 << 20, 64, 0), LIMITS | limits).encode()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from sockbus import BusState, ConnectionLost, LimitExceeded, Message, Will
+from sockbus import BusState, ConnectionLost, LimitExceeded, Will
 from sockbus.payload import encode_payload
 from sockbus.protocol.frame import Kind, control, encode
 from sockbus.protocol.handshake import peer_body
 from tests.brokers import BrokerProcess
 from tests.contract.runtime import Runtime
-from tests.contract.scripted import Connection, Scripted, scripted
-from tests.contract.test_reconnect import Connect, broker, connect, find_again, lose, reaches, take
+from tests.contract.scripted import SECONDS, Connection, Scripted, scripted
+from tests.contract.test_reconnect import Connect, Held, broker, connect, find_again, lose, reaches, take
 
 __all__ = ["broker", "connect"]
 
@@ -58,29 +58,23 @@ async def test_with_fail_a_handler_that_ends_while_away_is_no_fault(
     connect: Connect, runtime: Runtime, broker: BrokerProcess
 ) -> None:
     async with connect(reconnect="fail") as bus, connect() as other:
-        asked, go_on = runtime.event(), runtime.event()
-
-        async def answer(request: Message) -> Any:
-            if request.payload == "first":
-                asked.set()
-                await go_on.wait()
-            return request.payload
+        held = Held(runtime)
 
         async def ask_first() -> None:
             with pytest.raises(ConnectionLost):
                 await other.request("s", "first", timeout=None)
 
         async def ask_then() -> None:
-            await asked.wait()
+            await held.asked.wait()
             await runtime.in_thread(broker.kill)
             await reaches(bus, BusState.WAITING)
-            go_on.set()
+            held.go_on.set()
             for _ in range(100):
                 await runtime.turn()
             await find_again(broker, bus, other)
             assert (await other.request("s", "then")).payload == "then"
 
-        async with runtime.serving(bus, "s", answer):
+        async with runtime.serving(bus, "s", held.answer):
             await runtime.gather(ask_first, ask_then)
 
 
@@ -96,9 +90,8 @@ async def test_call_that_comes_while_all_is_put_in_force_is_answered(runtime: Ru
         then = script.accept()
         then.send(then.welcome())
         serving = then.wait_for(Kind.SERVE)
-        then.send(control(Kind.OK, correlation=serving), call(then, 2, serving))
         subscribed = then.ok(Kind.SUBSCRIBE)
-        time.sleep(0.1)
+        then.send_and_see_read(control(Kind.OK, correlation=serving), call(then, 2, serving))
         then.send(subscribed)
         replied.append(then.wait_for(Kind.REPLY))
         script.close()
@@ -162,8 +155,7 @@ async def test_draining_leaves_alone_what_is_being_entered(runtime: Runtime, scr
         connection = script.accept()
         connection.send(connection.welcome())
         subscribing.append(connection.wait_for(Kind.SUBSCRIBE))
-        connection.send(connection.ok(Kind.FLUSH))
-        time.sleep(0.1)
+        connection.send_and_see_read(connection.ok(Kind.FLUSH))
         connection.send(control(Kind.OK, correlation=subscribing[0]))
         connection.send(connection.ok(Kind.UNSUBSCRIBE))
         connection.send(connection.ok(Kind.FLUSH))
@@ -198,13 +190,13 @@ async def test_with_fail_a_program_that_only_publishes_is_connected_again(
                 await bus.publish("t", receipt=True)
                 break
             except ConnectionLost:
-                await runtime.in_thread(lambda: time.sleep(0.01))
+                await runtime.turn()
         assert bus.state is BusState.CONNECTED
 
 
 async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script: Scripted) -> None:
     answered: list[Kind] = []
-    entered: list[bool] = []
+    entered = threading.Event()
 
     def play() -> None:
         first = script.accept()
@@ -212,8 +204,7 @@ async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script
         for kind in (Kind.SERVE, Kind.SERVE, Kind.SUBSCRIBE, Kind.SUBSCRIBE):
             first.send(first.ok(kind))
             answered.append(kind)
-        while not entered:
-            time.sleep(0.001)
+        assert entered.wait(SECONDS)
         first.close()
         then = script.accept()
         then.send(then.welcome(servers=1, subscriptions=1))
@@ -233,7 +224,7 @@ async def test_what_the_next_broker_allows_no_more_ends(runtime: Runtime, script
                 while len(answered) < 2:
                     await runtime.turn()
                 async with bus.subscribe("kept"), bus.subscribe("refused") as refused:
-                    entered.append(True)
+                    entered.set()
                     with pytest.raises(LimitExceeded, match="subscriptions"):
                         await refused.receive()
 
@@ -289,7 +280,7 @@ async def test_first_connection_that_ends_as_it_begins_shows_in_the_state(
 async def test_subscription_that_was_left_keeps_nothing_of_an_attempt_that_fails(
     runtime: Runtime, script: Scripted
 ) -> None:
-    left: list[bool] = []
+    subscribed, left = threading.Event(), threading.Event()
 
     def play() -> None:
         first = script.accept()
@@ -302,9 +293,8 @@ async def test_subscription_that_was_left_keeps_nothing_of_an_attempt_that_fails
         then.send(then.welcome())
         number = then.wait_for(Kind.SUBSCRIBE)
         then.send(control(Kind.OK, correlation=number))
-        left.append(False)
-        while not left[-1]:
-            time.sleep(0.001)
+        subscribed.set()
+        assert left.wait(SECONDS)
         frame = encode(Kind.PUBLISH, topic=b"t", payload=encode_payload("x"), sender=99)
         deliver = control(Kind.DELIVER, [1, 0], correlation=number)
         then.send(control(Kind.PEER, peer_body(then.peer), correlation=99), deliver, frame)
@@ -315,10 +305,10 @@ async def test_subscription_that_was_left_keeps_nothing_of_an_attempt_that_fails
             await stack.enter_async_context(bus.subscribe("t"))
             mailbox = next(iter(bus._client.boxes))
             async with bus.subscribe("other") as other, runtime.during(other.receive):
-                while not left:
+                while not subscribed.is_set():
                     await runtime.turn()
                 await stack.aclose()
-                left.append(True)
+                left.set()
                 await reaches(bus, BusState.WAITING)
                 assert mailbox.ready == 0
 

@@ -52,6 +52,20 @@ async def find_again(broker: BrokerProcess, *buses: Any) -> None:
         await reaches(bus, BusState.CONNECTED)
 
 
+class Held:
+    """A handler that gives back what it gets, and holds what is called "first" until it may go on."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.asked = runtime.event()
+        self.go_on = runtime.event()
+
+    async def answer(self, request: Message) -> Any:
+        if request.payload == "first":
+            self.asked.set()
+            await self.go_on.wait()
+        return request.payload
+
+
 async def take(messages: Any, count: int) -> list[Message]:
     return [await messages.receive() for _ in range(count)]
 
@@ -330,28 +344,22 @@ async def test_reply_of_an_earlier_connection_answers_nobody(
     connect: Connect, runtime: Runtime, broker: BrokerProcess
 ) -> None:
     async with connect() as bus:
-        asked, go_on = runtime.event(), runtime.event()
-
-        async def answer(request: Message) -> Any:
-            if request.payload == "first":
-                asked.set()
-                await go_on.wait()
-            return request.payload
+        held = Held(runtime)
 
         async def ask_first() -> None:
             with pytest.raises(ConnectionLost):
                 await bus.request("s", "first", timeout=None)
 
         async def ask_then() -> None:
-            await asked.wait()
+            await held.asked.wait()
             await runtime.in_thread(broker.kill)
             await reaches(bus, BusState.WAITING)
             await find_again(broker, bus)
-            go_on.set()
+            held.go_on.set()
             for number in range(20):
                 assert (await bus.request("s", number)).payload == number
 
-        async with runtime.serving(bus, "s", answer):
+        async with runtime.serving(bus, "s", held.answer):
             await runtime.gather(ask_first, ask_then)
 
 
