@@ -150,12 +150,14 @@ async def test_connection_that_ends_as_it_begins_is_none(runtime: Runtime, scrip
 
 async def test_draining_leaves_alone_what_is_being_entered(runtime: Runtime, script: Scripted) -> None:
     subscribing: list[int] = []
+    drained = threading.Event()
 
     def play() -> None:
         connection = script.accept()
         connection.send(connection.welcome())
         subscribing.append(connection.wait_for(Kind.SUBSCRIBE))
-        connection.send_and_see_read(connection.ok(Kind.FLUSH))
+        connection.send(connection.ok(Kind.FLUSH))
+        assert drained.wait(SECONDS)
         connection.send(control(Kind.OK, correlation=subscribing[0]))
         connection.send(connection.ok(Kind.UNSUBSCRIBE))
         connection.send(connection.ok(Kind.FLUSH))
@@ -172,6 +174,7 @@ async def test_draining_leaves_alone_what_is_being_entered(runtime: Runtime, scr
                 while not subscribing:
                     await runtime.turn()
                 await bus.drain()
+                drained.set()
 
             await runtime.gather(subscribe, drain)
 
