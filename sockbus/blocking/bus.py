@@ -91,10 +91,13 @@ class Bus(Publishing):
         Raises NoResponders at once when nobody serves it, ResponderLost, RequestTimeout, RemoteError, and what
         ``publish`` raises. Interrupted, its reply is thrown away.
         """
+        waits = self._waits
+        waits.enter()
         try:
-            with self._waits as waits:
-                return waits.drive(waits.request(topic, payload, fds, headers), timeout)
+            return waits.drive(waits.request(topic, payload, fds, headers), timeout)
         finally:
+            waits.busy = False
+            waits.release()
             if pending.came:
                 deliver()
 

@@ -33,12 +33,16 @@ class Guard:
             self._make()
             self.busy = False
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """Hold the lock; ``busy = False`` and ``release()`` let go of it."""
         self.acquire()
         if self.busy:
             self.release()
             raise reentered()
         self.busy = True
+
+    def __enter__(self) -> Self:
+        self.enter()
         return self
 
     def __exit__(self, *_: object) -> None:

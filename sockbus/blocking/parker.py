@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from threading import get_ident
 from typing import Any, final
 
 from ..interrupt import deliver, interruptible
@@ -19,7 +20,7 @@ class Parker:
 
     def __init__(self) -> None:
         self.woken = False
-        self.thread = threading.get_ident()
+        self.thread = get_ident()
         #: what calls it while it polls
         self.polls_with: Poller | None = None
         self._lock: Any = None

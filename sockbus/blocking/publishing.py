@@ -16,7 +16,6 @@ from ..message import Receipt
 from ..payload import Headers
 from ..state import BusState
 from ..transport.channel import Channel
-from .parker import reentered
 from .scopes import Batch, gather
 from .waits import Waits
 
@@ -84,11 +83,7 @@ class Publishing(Face):
             if gathered is not None and gather(waits, gathered, topic, payload, timeout):
                 return None
         answer: Receipt | None = None
-        waits.acquire()
-        if waits.busy:
-            waits.release()
-            raise reentered()
-        waits.busy = True
+        waits.enter()
         try:
             steps: Steps[Receipt | None] | None
             if retain:
@@ -172,6 +167,6 @@ class Publishing(Face):
                 self._seen.changes = waits.changes
                 return state
         except Expired as expired:
-            raise TimeoutError(f"the bus was {self.state} for {expired.seconds:g} s") from None
+            raise TimeoutError(f"the bus was {self._waits.state} for {expired.seconds:g} s") from None
         finally:
             deliver()

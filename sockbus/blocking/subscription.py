@@ -15,7 +15,6 @@ from ..client.need import Expired, Steps
 from ..client.taking import STAYS, Taking
 from ..interrupt import deferred, deliver, is_due, pending
 from ..message import Message
-from .parker import reentered
 from .waits import Waits
 
 __all__ = ["Batches", "Subscription"]
@@ -107,11 +106,7 @@ class Subscription(Staying):
     def _messages(self) -> Iterator[Message]:
         waits, take = self._waits, self._taking.take
         while True:
-            waits.acquire()
-            if waits.busy:
-                waits.release()
-                raise reentered()
-            waits.busy = True
+            waits.enter()
             try:
                 message = take()
                 if message is None:

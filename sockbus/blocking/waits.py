@@ -187,7 +187,8 @@ class Waits(Guard, Client):
 
     def _wait(self, need: Gate | Pending, deadline: float | None) -> bool:
         """Wait for it; whether it came before the deadline."""
-        self._refuse_nested()
+        if self.polls is not None:
+            self._refuse_nested()
         parker = Parker()
         need.attach(parker.wake)
         if self.error is not None:
@@ -211,7 +212,8 @@ class Waits(Guard, Client):
             if not in_time:
                 # Also when it had been woken just before, which is then the next one's.
                 need.detach(parker.wake)
-            self._hand_on()
+            if self._parked:
+                self._hand_on()
         return True
 
     def _refuse_nested(self) -> None:
@@ -240,8 +242,7 @@ class Waits(Guard, Client):
         """One turn: wait for the socket, at most so long, and do what has become possible."""
         is_away = self.session.error is not None
         if is_away:
-            until = self._attempts.prepare(self._poller)
-            until = until if seconds is None else min(until, monotonic() + seconds)
+            until = min(self._attempts.prepare(self._poller), monotonic() + (math.inf if seconds is None else seconds))
         else:
             self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
             until = self._look_up_at(seconds)
@@ -251,7 +252,7 @@ class Waits(Guard, Client):
         try:
             found = self._poller.sleep(until)
         finally:
-            self.__enter__()
+            self.enter()
             self.polls = parker.polls_with = None
             if self.error is not None and self._parked:
                 # Whoever closes waits for this.
@@ -283,9 +284,9 @@ class Waits(Guard, Client):
             return
         if channel.blocked is not None:
             channel.unblock()
-        if channel.blocked is None:
+        if channel.blocked is None and self._drained:
             self._drained.open_all()
-        if monotonic() >= self._tick_at:
+        if self._tick_at != math.inf and monotonic() >= self._tick_at:
             self._tick_at = math.inf
             self.session.tick()
             self.flush_urgent()

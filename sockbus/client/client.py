@@ -77,18 +77,27 @@ class Client(Keeping):
         headers: Headers | None,
     ) -> Steps[Message]:
         """Ask, and wait for the reply."""
+        # Steps within steps are for where something has to be waited for: `python -m benchmarks latency`.
         try:
-            session = yield from self.connected()
+            session = self.session
+            if session.error is not None:
+                session = yield from self.connected()
             outgoing = session.sender.request(topic, payload, fds, headers)
-            session = yield from self.send(outgoing)
+            if session.send(outgoing):
+                self.flush()
+            else:
+                session = yield from self.send(outgoing)
             # Nothing is waited for between sending and this, so that a request that is given up is always taken back.
             pending = session.await_reply(outgoing, topic)
             try:
-                reply: Message = yield from self.result(pending)
+                if not pending.done:
+                    yield pending
+                reply: Message = pending.result()
                 return reply
             finally:
                 session.end_request(outgoing)
-                self.flush_urgent()
+                if self.session.orders.urgent:
+                    self.flush()
         except Expired as expired:
             raise RequestTimeout(topic, expired.seconds) from None
 

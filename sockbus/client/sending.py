@@ -247,7 +247,8 @@ class Sending(ABC):
 
     def _on_request_ended(self) -> None:
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
-        self._slots.open()
+        if self._slots:
+            self._slots.open()
 
 
 def no_room(topic: str, expired: Expired) -> TimeoutError:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from sockbus import ConnectionLost, LimitExceeded, RequestTimeout
+from sockbus import BusState, ConnectionLost, LimitExceeded, RequestTimeout
 from sockbus.blocking import Bus, Subscription, connect
+from sockbus.client.need import Expired
 from tests.brokers import BrokerProcess, Program
 from tests.contract.runtime import PATIENCE
 
@@ -152,3 +153,17 @@ def test_serving_does_not_wait_longer_for_a_stopped_broker_than_it_was_told(tran
 def test_time_that_is_no_number_is_over(address: str, topic: str) -> None:
     with connect(address) as bus, bus.subscribe(topic) as messages, pytest.raises(TimeoutError):
         messages.receive(timeout=float("nan"))
+
+
+def test_change_that_comes_as_the_time_is_over_is_not_missed(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BrokerProcess() as broker, connect(broker.address(transport)) as bus:
+
+        def expire(*_: object) -> None:
+            broker.kill()
+            raise Expired(1.0)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(bus._waits), "drive", expire)
+            with pytest.raises(TimeoutError, match=r"^the bus was connected for 1 s$"):
+                bus.state_changed(timeout=1.0)
+        assert bus.state_changed(timeout=PATIENCE) is BusState.WAITING

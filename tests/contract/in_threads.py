@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -55,6 +56,8 @@ class connect:  # noqa: N801  # as it is called everywhere
 class Bus:
     def __init__(self, bus: sockbus.blocking.Bus) -> None:
         self._bus = bus
+        # What the bus keeps for each thread, for each task: its calls are made in many threads.
+        self._seen: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bus, name)
@@ -73,8 +76,22 @@ class Bus:
     async def drain(self) -> None:
         await in_thread(self._bus.drain)
 
+    @property
+    def state(self) -> Any:
+        state = self._bus.state
+        self._seen[trio.lowlevel.current_task()] = self._bus._seen.changes
+        return state
+
     async def state_changed(self) -> Any:
-        return await in_slices(self._bus.state_changed)
+        task = trio.lowlevel.current_task()
+
+        def state_changed(*, timeout: float) -> Any:
+            self._bus._seen.changes = self._seen.get(task)
+            state = self._bus.state_changed(timeout=timeout)
+            self._seen[task] = self._bus._seen.changes
+            return state
+
+        return await in_slices(state_changed)
 
     def subscribe(self, *arguments: Any, **options: Any) -> Subscription:
         return Subscription(self._bus.subscribe(*arguments, **options))
