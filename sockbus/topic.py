@@ -57,6 +57,8 @@ _short.fillvalue = "…"
 
 def check_topic(topic: str) -> bytes:
     """The topic's UTF-8 bytes. Raises InvalidTopic."""
+    if type(topic) is str and topic.isascii() and len(topic) <= MAX_TOPIC_BYTES and _is_topic(topic):
+        return topic.encode()
     return _encoded("topic", topic, _is_topic)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from threading import get_ident
+from time import monotonic
 from typing import Any, final
 
 from ..interrupt import deliver, interruptible
@@ -48,10 +49,10 @@ class Parker:
         self._lock.acquire()
 
     @interruptible
-    def sleep(self, seconds: float | None) -> None:
-        """Until roused, or for so many seconds."""
+    def sleep(self, until: float) -> None:
+        """Until roused, at the latest until then (monotonic)."""
         deliver()
-        self._lock.acquire(True, -1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+        self._lock.acquire(True, min(max(0.0, until - monotonic()), threading.TIMEOUT_MAX))
 
 
 def reentered() -> RuntimeError:

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar, final
 
 from ..client.need import Expired, Need, Steps, resume
-from ..interrupt import deliver, interruptible
+from ..interrupt import deliver, interruptible, pending
 from ..transport.dial import Pause, Resolve, Writable
 
 __all__ = ["Poller", "drive_dialling"]
@@ -56,7 +56,8 @@ class Poller:
     def sleep(self, until: float) -> list[tuple[int, int]]:
         """Sleep, at the latest until then (monotonic); for ``is_readable``."""
         # What came on the way here would have to wait until something else wakes this.
-        deliver()
+        if pending.came:
+            deliver()
         if until == math.inf:
             return self._poll.poll()
         return self._poll.poll(_milliseconds(until - monotonic()))
@@ -120,4 +121,4 @@ def _wait(need: Need, seconds: float) -> Any:
 
 def _milliseconds(seconds: float) -> int:
     # Up, so that nobody is woken a little too early again and again.
-    return math.ceil(min(max(0.0, seconds), _LONGEST) * 1000)
+    return int(min(seconds, _LONGEST) * 1000) + 1 if seconds > 0 else 0

@@ -125,7 +125,7 @@ class Waits(Guard, Client):
         self.yielded = perf_counter()
         if self.polls is None and self.error is None:
             try:
-                self._poll(Parker(), 0.0)
+                self._poll(Parker(), -math.inf)
             finally:
                 self._hand_on()
 
@@ -168,7 +168,7 @@ class Waits(Guard, Client):
         self._drive(self.put_gathered(gathered), timeout)
 
     def _drive(self, steps: Steps[T], timeout: float | None) -> T:
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         try:
             need = next(steps)
             while True:
@@ -176,7 +176,7 @@ class Waits(Guard, Client):
                     # A turn. Calls that wait for nothing else look in it what has come, twice a second.
                     self.look()
                 elif not self._wait(need, deadline):
-                    deadline = None
+                    deadline = math.inf
                     need = steps.throw(Expired(timeout or 0.0))
                     continue
                 need = steps.send(None)
@@ -185,7 +185,7 @@ class Waits(Guard, Client):
         finally:
             steps.close()
 
-    def _wait(self, need: Gate | Pending, deadline: float | None) -> bool:
+    def _wait(self, need: Gate | Pending, deadline: float) -> bool:
         """Wait for it; whether it came before the deadline."""
         if self.polls is not None:
             self._refuse_nested()
@@ -197,14 +197,13 @@ class Waits(Guard, Client):
         in_time = looked = False
         try:
             while not parker.woken:
-                seconds = None if deadline is None else deadline - monotonic()
-                if seconds is not None and looked and not seconds > 0:
+                if looked and not monotonic() < deadline:
                     return False
                 if self.polls is not None or self.error is not None:
                     # (When the bus has ended whoever waits is woken.)
-                    self._park(parker, partial(parker.sleep, seconds))
+                    self._park(parker, partial(parker.sleep, deadline))
                 else:
-                    self._poll(parker, seconds)
+                    self._poll(parker, deadline)
                 # Also when the time was over from the beginning: what is there is there.
                 looked = True
             in_time = True
@@ -238,21 +237,25 @@ class Waits(Guard, Client):
 
     # Polling
 
-    def _poll(self, parker: Parker, seconds: float | None) -> None:
-        """One turn: wait for the socket, at most so long, and do what has become possible."""
+    def _poll(self, parker: Parker, until: float) -> None:
+        """One turn: wait for the socket, at the latest until then (monotonic), and do what has become possible."""
+        # (A time that is no number is over, and what `min` gives where it stands first.)
         is_away = self.session.error is not None
         if is_away:
-            until = min(self._attempts.prepare(self._poller), monotonic() + (math.inf if seconds is None else seconds))
+            until = min(until, self._attempts.prepare(self._poller))
         else:
             self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
-            until = self._look_up_at(seconds)
+            if self.session.deliveries.mailboxes or self.channel.blocked is not None:
+                until = min(until, self._look_up_at())
         self.polls = parker
         parker.polls_with = self._poller
-        self.__exit__()
+        self.busy = False
+        self.release()
         try:
             found = self._poller.sleep(until)
         finally:
-            self.enter()
+            self.acquire()
+            self.busy = True
             self.polls = parker.polls_with = None
             if self.error is not None and self._parked:
                 # Whoever closes waits for this.
@@ -264,15 +267,12 @@ class Waits(Guard, Client):
             else:
                 self._react(found)
 
-    def _look_up_at(self, seconds: float | None) -> float:
-        """When to stop waiting for the socket (monotonic)."""
-        until = math.inf if seconds is None else monotonic() + seconds
-        if self.session.deliveries.mailboxes and self.session.owes:
+    def _look_up_at(self) -> float:
+        """When to stop waiting for the socket in any case (monotonic)."""
+        if self.session.owes:
             self._tick_at = min(self._tick_at, monotonic() + TICK_SECONDS)
-            until = min(until, self._tick_at)
-        if self.channel.blocked is Blocked.LATER:
-            until = min(until, monotonic() + LATER_SECONDS)
-        return until
+        later = monotonic() + LATER_SECONDS if self.channel.blocked is Blocked.LATER else math.inf
+        return min(self._tick_at, later)
 
     def _react(self, found: list[tuple[int, int]]) -> None:
         channel = self.channel
@@ -284,7 +284,7 @@ class Waits(Guard, Client):
             return
         if channel.blocked is not None:
             channel.unblock()
-        if channel.blocked is None and self._drained:
+        if channel.blocked is None and self._drained.waiting:
             self._drained.open_all()
         if self._tick_at != math.inf and monotonic() >= self._tick_at:
             self._tick_at = math.inf

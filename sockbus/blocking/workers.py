@@ -78,7 +78,7 @@ class Workers:
     def _wake(self) -> None:
         idle, service = self._answering.idle, self._answering.service
         is_over = self._waits.error is not None or service.error is not None
-        idle.open(len(idle) if is_over else len(service.queue))
+        idle.open(len(idle.waiting) if is_over else len(service.queue))
 
     def _work(self, service: Service, deadline: float | None) -> None:
         waits, answering = self._waits, self._answering
@@ -90,7 +90,7 @@ class Workers:
                     return
                 if taken is None:
                     return
-                if not answering.idle and len(self._threads) + 1 < service.concurrency:
+                if not answering.idle.waiting and len(self._threads) + 1 < service.concurrency:
                     self._start(service)
             call, request = taken
             with request:

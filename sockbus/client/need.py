@@ -42,35 +42,33 @@ TURN = Turn.TURN
 class Gate:
     """Where several wait until something may have become possible, first come, first served."""
 
-    __slots__ = ("_wakes",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._wakes: collections.OrderedDict[Wake, None] = collections.OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._wakes)
+        #: those who wait, in their order: what to call
+        self.waiting: collections.OrderedDict[Wake, None] = collections.OrderedDict()
 
     def attach(self, wake: Wake) -> None:
         """Call ``wake`` once, when it is its turn."""
-        self._wakes[wake] = None
+        self.waiting[wake] = None
 
     def detach(self, wake: Wake) -> None:
         """Whoever waited does not any more; if it was woken already, that is the next one's."""
         try:
-            del self._wakes[wake]
+            del self.waiting[wake]
         except KeyError:
             self.open()
 
     def open(self, count: int = 1) -> int:
         """Wake the first ``count``; how many those were."""
-        woken = min(count, len(self._wakes))
+        woken = min(count, len(self.waiting))
         for _ in range(woken):
-            self._wakes.popitem(last=False)[0]()
+            self.waiting.popitem(last=False)[0]()
         return woken
 
     def open_all(self) -> None:
         """Wake all that wait now."""
-        self.open(len(self._wakes))
+        self.open(len(self.waiting))
 
 
 Need = Gate | Pending | Turn | Readable | Writable | Pause | Resolve

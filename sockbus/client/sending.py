@@ -217,7 +217,7 @@ class Sending(ABC):
                         return session
                 elif session.send(outgoing):
                     break
-                elif session.must_wait_for_reply(outgoing):
+                elif outgoing.kind is Kind.REQUEST and session.must_wait_for_reply():
                     gate = self._slots
                 yield gate
         except BaseException:
@@ -247,7 +247,7 @@ class Sending(ABC):
 
     def _on_request_ended(self) -> None:
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
-        if self._slots:
+        if self._slots.waiting:
             self._slots.open()
 
 

@@ -93,7 +93,7 @@ class Taking:
         mailbox = self.mailbox
         if self._client.error is not None or mailbox.error is not None or mailbox.drained:
             self._takers.open_all()
-        elif self._takers:
+        elif self._takers.waiting:
             self._takers.open(mailbox.ready)
 
     def _check(self) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import msgpack
 
 from ..errors import ProtocolError
-from .frame import Kind
+from .frame import PREFIX_BYTES, Kind
 from .inbox import Run
 
 __all__ = ["MAX_BODY", "integer", "integers", "mapping", "nothing", "optional_text", "text", "texts"]
 
 MAX_BODY = 4096
-_NIL = b"\xc0"
+_NIL = 0xC0
+_NIL_FRAME = PREFIX_BYTES + 1
 _MAX_INTEGER = (1 << 64) - 1
 
 
@@ -41,7 +42,7 @@ def _is_integer(value: object) -> bool:
 
 def nothing(run: Run) -> None:
     """A body that is nil."""
-    if run.body != _NIL and _decode(run) is not None:
+    if (run.end - run.start != _NIL_FRAME or run.buffer[run.end - 1] != _NIL) and _decode(run) is not None:
         raise _wrong(run, "nil")
 
 

@@ -86,6 +86,9 @@ class Calls:
         if self._answer is None:
             raise ProtocolError("a reply came without a front that says which request it answers")
         number, self._answer = self._answer, None
+        if not run.flags:
+            self._answered(number, run, sender, b"", run.body)
+            return
         total, headers, at = run.parts()
         if run.end - at == total:
             self._answered(number, run, sender, headers, run.buffer[at : run.end])

@@ -27,6 +27,8 @@ _TOPICS_KEPT = 4096
 
 def message_of(run: Run, topic: str, sender: Peer, *, headers: bytes, data: bytes) -> Message:
     """A message with the fds of ``run``, which it then owns; those that the link could not carry are missing."""
+    if not run.declared_fds:
+        return Message(topic, data, sender, (), 0, headers)
     fds = tuple(map(Fd, run.fds))
     run.fds = ()
     return Message(topic, data, sender, fds, run.declared_fds - len(fds), headers)

@@ -119,7 +119,6 @@ def head(kind: int, topic: bytes, sender: int, correlation: int = 0, fds: int = 
 
 def encode(
     kind: int,
-    *,
     topic: bytes = b"",
     payload: bytes = b"",
     sender: int = 0,

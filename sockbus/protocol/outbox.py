@@ -119,6 +119,17 @@ class Outbox:
         self.queued_bytes += len(data)
         self._lanes[lane].put(data, fds)
 
+    def put_alone(self, lane: Lane, frame: bytes, fds: SharedFds | None) -> None:
+        """``put`` of one frame where nothing is queued, and which leaves at once: as a batch of its own."""
+        if self.is_closed or self.queued_bytes:
+            self.put(lane, frame, fds)
+            return
+        queue = self._lanes[lane]
+        queue.added += 1
+        queue.taken += 1
+        self.queued_bytes = len(frame)
+        self._batch = Batch([frame], len(frame), fds)
+
     def put_small(self, frame: bytes) -> None:
         """``put`` of one small message, for publishers: a third of what a publish costs was there."""
         lane = self._lanes[1]

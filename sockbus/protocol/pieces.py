@@ -40,6 +40,8 @@ def cut(
 
     MessageTooLarge when the first frame has no room for its headers.
     """
+    if not headers and len(payload) + len(topic) <= MAX_FRAME - PREFIX_BYTES:
+        return [encode(kind, topic, payload, sender, correlation, fds, flags)]
     front = b""
     if len(headers) > MAX_HEADERS:
         raise MessageTooLarge(

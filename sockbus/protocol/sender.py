@@ -81,7 +81,9 @@ class Outgoing:
         self.sender = sender
         self.correlation = correlation
         self.pending: Pending | None = None
-        self.cost = len(frames[0]) + sum(map(len, frames[1:])) - PREFIX_BYTES * (len(frames) - 1)
+        self.cost = len(frames[0])
+        if len(frames) > 1:
+            self.cost += sum(map(len, frames[1:])) - PREFIX_BYTES * (len(frames) - 1)
 
     def keep_fds(self) -> None:
         """Own the fds from here on, so that the caller may close its own; LimitExceeded."""
@@ -238,14 +240,22 @@ class Sender:
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message, unless its window is spent; LimitExceeded when its fds cannot be duplicated."""
         window, lane = self._roads[outgoing.kind]
-        if not window.open_for(len(outgoing.fds)):
+        if window.sent_bytes >= window.granted_bytes:
             return False
-        fds = outgoing.own_fds()
-        window.spend(outgoing.cost, len(outgoing.fds))
+        fds = None
+        if outgoing.fds:
+            if window.sent_fds >= window.granted_fds:
+                return False
+            fds = outgoing.own_fds()
+            window.sent_fds += len(outgoing.fds)
+        window.sent_bytes += outgoing.cost
         if outgoing.pending is not None:
             self._orders.expect(outgoing.correlation, outgoing.pending)
         else:
             window.sent_messages += 1
+        if outgoing.kind is Kind.REQUEST and not self._outbox.queued_bytes and len(outgoing.frames) == 1:
+            self._outbox.put_alone(lane, outgoing.frames[0], fds)
+            return True
         for frame in outgoing.frames:
             self._outbox.put(lane, frame, fds)
             fds = None

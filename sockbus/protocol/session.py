@@ -9,7 +9,7 @@ Its invariant: a message is in exactly one place, and so are its fds: an inbox, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from ..errors import BrokerClosing, ConnectionLost, LimitExceeded, ProtocolError, SockbusError
@@ -104,11 +104,11 @@ class Session:
 
     # Life
 
-    def receive(self, data: bytes, fds: Iterable[int] = ()) -> None:
+    def receive(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Take what one receive brought, and wake whoever waits for it. Never raises: a violation ends the session."""
         handlers = self._handlers
         try:
-            for run in self.inbox.receive(data, tuple(fds)):
+            for run in self.inbox.receive(data, fds):
                 try:
                     handler = handlers.get(run.kind)
                     if self.handshake.state is not State.OPEN or handler is None:
@@ -124,8 +124,10 @@ class Session:
                     break
         except SockbusError as error:
             self.fail(ProtocolError(f"the broker broke the protocol: {error}"))
-        self.deliveries.wake()
-        self.calls.wake()
+        if self.deliveries.touched:
+            self.deliveries.wake()
+        if self.calls.touched:
+            self.calls.wake()
 
     def ended(self) -> None:
         """The stream ended."""
@@ -198,12 +200,15 @@ class Session:
 
     def send(self, outgoing: Outgoing) -> bool:
         """Queue a message of ``sender``, unless there is no room yet: ``room`` is called when that may have changed."""
-        self.check()
-        return not self.must_wait_for_reply(outgoing) and self.sender.send(outgoing)
+        if self.error is not None:
+            self.check()
+        if outgoing.kind is Kind.REQUEST and self.must_wait_for_reply():
+            return False
+        return self.sender.send(outgoing)
 
-    def must_wait_for_reply(self, outgoing: Outgoing) -> bool:
+    def must_wait_for_reply(self) -> bool:
         """Whether a request has to wait until another has ended; ``request_ended`` is called then."""
-        return outgoing.kind is Kind.REQUEST and len(self.calls.requests) >= self.limits["pending_requests"]
+        return len(self.calls.requests) >= self.limits["pending_requests"]
 
     def await_reply(self, sent: Outgoing, topic: str) -> Pending:
         """Who waits for the reply to a request; ``end_request`` must follow, however the wait ends."""

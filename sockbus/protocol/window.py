@@ -11,7 +11,7 @@ __all__ = ["Window"]
 
 @final
 class Window:
-    """Bytes and fds that were sent, and that may be; ``open_for`` says whether a message may start."""
+    """Bytes and fds that were sent, and that may be: a message may start while less was sent than was granted."""
 
     __slots__ = ("granted_bytes", "granted_fds", "sent_bytes", "sent_fds", "sent_messages", "taken_messages")
 
@@ -22,15 +22,6 @@ class Window:
         self.sent_fds = 0
         #: of messages that nothing answers: queued, and known to be taken over
         self.sent_messages = self.taken_messages = 0
-
-    def open_for(self, fds: int) -> bool:
-        """Whether a message with so many fds may start now."""
-        return self.sent_bytes < self.granted_bytes and (not fds or self.sent_fds < self.granted_fds)
-
-    def spend(self, cost: int, fds: int) -> None:
-        """A message was started."""
-        self.sent_bytes += cost
-        self.sent_fds += fds
 
     def grant(self, granted_bytes: int, granted_fds: int) -> None:
         """New totals came; ProtocolError when they fall."""

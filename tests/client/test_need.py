@@ -25,8 +25,8 @@ def gate_of(*names: str) -> tuple[Gate, dict[str, Waiter], list[str]]:
 
 def test_those_who_wait_are_woken_in_order_as_many_as_said() -> None:
     gate, _, woken = gate_of("a", "b", "c")
-    assert (gate.open(2), woken, len(gate)) == (2, ["a", "b"], 1)
-    assert (gate.open(5), woken, len(gate)) == (1, ["a", "b", "c"], 0)
+    assert (gate.open(2), woken, len(gate.waiting)) == (2, ["a", "b"], 1)
+    assert (gate.open(5), woken, len(gate.waiting)) == (1, ["a", "b", "c"], 0)
     assert gate.open() == 0
     gate, _, woken = gate_of("a", "b")
     gate.open_all()
@@ -44,4 +44,4 @@ def test_one_that_gives_up_when_it_was_woken_already_passes_its_place_on() -> No
     gate, waiters, woken = gate_of("a", "b", "c")
     gate.open()
     gate.detach(waiters["a"].wake)
-    assert (woken, len(gate)) == (["a", "b"], 1)
+    assert (woken, len(gate.waiting)) == (["a", "b"], 1)
