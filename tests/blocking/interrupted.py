@@ -8,8 +8,10 @@ left open, and the next call works. Prints how many were interrupted.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,9 @@ from types import FrameType
 from typing import Any
 
 import sockbus
+from sockbus import BusState
 from sockbus.blocking import Bus, Subscription, connect
+from sockbus.client import keeping
 from sockbus.fd import closing_settled
 
 PACKAGE = str(Path(sockbus.__file__).parent)
@@ -254,6 +258,37 @@ def come_and_go(address: str, topic: str) -> int:
     return at_every_place(work, check)
 
 
+def reconnect(address: str, topic: str) -> int:
+    """What was cut off is connected again, in whatever call."""
+    # Each connection here lasts for less, and the next attempt would come later and later.
+    keeping.SETTLED_SECONDS = 0.0
+    # More than a pipe holds.
+    logging.disable()
+    with connect(address) as bus, bus.subscribe(topic) as messages:
+        number = 0
+        before = descriptors()
+
+        def wait() -> None:
+            while bus.state is not BusState.CONNECTED:
+                bus.state_changed(timeout=10)
+
+        def work() -> None:
+            bus._waits.channel.sock.shutdown(socket.SHUT_RDWR)
+            wait()
+
+        def check() -> None:
+            nonlocal number
+            wait()
+            number += 1
+            bus.publish(topic, number, receipt=True, timeout=10)
+            assert messages.receive(timeout=10).payload == number
+            assert descriptors() == before
+            status = bus.request("$SYS.status", timeout=10).payload
+            assert [row["pattern"] for row in status["subscriptions"]].count(topic) == 1
+
+        return at_every_place(work, check)
+
+
 CALLS: dict[str, Callable[[str, str], int]] = {
     "publish": publish,
     "publish with receipt": lambda address, topic: publish(address, topic, receipt=True, headers={"h": 1}),
@@ -267,6 +302,7 @@ CALLS: dict[str, Callable[[str, str], int]] = {
     "flush": flush,
     "subscribe": subscribe,
     "connect": come_and_go,
+    "reconnect": reconnect,
 }
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+import sockbus.blocking.attempts
+import sockbus.client.event_loop
 from sockbus import BusState, ConnectionLost, LimitExceeded, Will
 from sockbus.payload import encode_payload
 from sockbus.protocol.frame import Kind, control, encode
@@ -342,5 +346,56 @@ async def test_leaving_in_the_middle_of_an_attempt_says_goodbye_there(runtime: R
         ):
             while not answered:
                 await runtime.turn()
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_full_table_of_descriptors_puts_off_the_next_connection(
+    connect: Connect, runtime: Runtime, broker: BrokerProcess
+) -> None:
+    async with connect() as bus, bus.subscribe("t") as messages, runtime.during(messages.receive):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # No number below this is free.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            bus._client.channel.sock.shutdown(socket.SHUT_RDWR)
+            changes = bus._client.changes
+            # Lost, tried in vain, and once more.
+            while bus._client.changes < changes + 5:
+                await bus.state_changed()
+            await bus.publish("other", "waits")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await reaches(bus, BusState.CONNECTED)
+        await bus.publish("other", "goes on", receipt=True)
+
+
+async def test_broker_that_accepts_and_says_nothing_is_given_up(
+    runtime: Runtime, script: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play() -> None:
+        first = script.accept()
+        first.send(first.welcome())
+        first.close()
+        # Open to the end, and silent; the second one in the middle of what is put in force.
+        script.accept()
+        half = script.accept()
+        half.send(half.welcome())
+        last = script.accept()
+        last.send(last.welcome())
+        last.send(last.ok(Kind.WILL))
+        # The test's own, and that of leaving.
+        last.send(last.ok(Kind.FLUSH))
+        last.send(last.ok(Kind.FLUSH))
+        last.wait_for(Kind.GOODBYE)
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus:
+            bus._client.connecting.will = Will("t", "gone")
+            for module in (sockbus.blocking.attempts, sockbus.client.event_loop):
+                monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
+            await reaches(bus, BusState.WAITING)
+            await reaches(bus, BusState.CONNECTED)
+            await bus.flush()
 
     await runtime.gather(lambda: runtime.in_thread(play), use)
