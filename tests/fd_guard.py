@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-SETTLE_SECONDS = 2.0  # a closer thread on a loaded machine, with much to spare
+SETTLE_SECONDS = 1.0  # a closer thread on a loaded machine, with much to spare
 FIRST_PAUSE = 0.001  # seconds; each pause is twice the last, as looking again costs a garbage collection
 
 

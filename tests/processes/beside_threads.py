@@ -299,7 +299,7 @@ async def in_a_signal_handler_behind_another_flush(place: Place) -> None:
             await bus.publish(place.topic, number)
 
         def waits() -> bool:
-            return len(waits_of(bus)._flushers) == 1
+            return len(waits_of(bus)._flushers.waiting) == 1
 
         def take() -> None:
             assert [plain(messages).receive().payload for _ in range(3)] == [0, 1, 2]
