@@ -5,6 +5,9 @@
 PYTHON ?= python3
 UV ?= uv
 
+# The tests start some hundred programs: where nothing compiled is kept, each compiles all it imports.
+export PYTHONDONTWRITEBYTECODE =
+
 # The tests without a broker, a client or a subprocess of either: the fast half.
 CORE_TESTS := $(wildcard $(addprefix tests/, \
 	test_imports.py test_exports.py test_fd_guard.py \
