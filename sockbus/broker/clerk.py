@@ -104,6 +104,9 @@ class Clerk:
         messages, size, fds = body.numbers(values, "credit", 3)
         if not all(1 <= part <= MAX_CREDIT for part in (messages, size, fds)):
             raise ProtocolError(f"credit [{messages}, {size}, {fds}] has a part that is not from 1 to 2**62")
+        outstanding = body.numbers(values, "outstanding", 3) if "outstanding" in values else (0, 0, 0)
+        if outstanding[0] > messages or max(outstanding) > MAX_CREDIT:
+            raise ProtocolError(f"outstanding {list(outstanding)} is more than the credit [{messages}, {size}, {fds}]")
         group = body.optional_text(values, "group")
         if group is not None and not 0 < len(group.encode()) <= MAX_GROUP_BYTES:
             raise ProtocolError(f"the group's name has {len(group.encode())} bytes; 1 to {MAX_GROUP_BYTES} are allowed")
@@ -129,6 +132,7 @@ class Clerk:
             subscription = Lossy(
                 link, run.correlation, pattern, (messages, size, fds), strip=policy == "strip", overflow=overflow
             )
+        subscription.spend(*outstanding)
         link.subscriptions[run.correlation] = subscription
         # In front of whatever it is about to be given.
         link.put_control(control(Kind.OK, correlation=run.correlation))

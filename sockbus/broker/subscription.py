@@ -101,6 +101,12 @@ class Subscription(Sink):
         """Messages delivered whose credit has not come back."""
         return self.capacity_messages - self.messages
 
+    def spend(self, messages: int, size: int, fds: int) -> None:
+        """So much of its credit is not there; the last message may go beyond it."""
+        self.messages -= messages
+        self.bytes -= size
+        self.fds -= fds
+
     def give_back(self, messages: int, size: int, fds: int) -> bool:
         """Credit came back; False when it is more than was taken."""
         self.messages += messages
@@ -148,9 +154,7 @@ class Subscription(Sink):
                 taken, after = fit(data, at, after, min(most, self.messages), self.bytes)
                 cost = after - at
             frames = (data[at:after],)
-        self.messages -= taken
-        self.bytes -= cost
-        self.fds -= nfds
+        self.spend(taken, cost, nfds)
         if self.untold:
             self.tell_lost()
         front = self.front(taken, 0, retained=delivery.retained)

@@ -71,14 +71,18 @@ class LossyMailbox(Mailbox):
     def ready(self) -> int:
         return len(self.queue) + len(self._kept) + len(self._held)
 
+    def _outstanding(self) -> list[int]:
+        return [
+            len(self._kept),
+            sum(cost for _, cost, _ in self._kept),
+            sum(len(message.fds) for message, _, _ in self._kept),
+        ]
+
     def note_lost(self, count: int) -> None:
         self.lost += count
         self._number += count
 
     def cut(self) -> None:
-        self._messages = self._bytes = self._fds = 0
-        # The next session is owed nothing for what the one before has brought.
-        self._kept = collections.deque((message, 0, number) for message, _, number in self._kept)
         if not self._cuts or self._cuts[-1] != self._number:
             self._cuts.append(self._number)
 
@@ -133,10 +137,9 @@ class LossyMailbox(Mailbox):
         return message
 
     def _count_kept(self, message: Message, cost: int) -> None:
-        if cost:
-            self._messages += 1
-            self._bytes += cost
-            self._fds += len(message.fds)
+        self._messages += 1
+        self._bytes += cost
+        self._fds += len(message.fds)
         self._give_back_if_due(is_empty=not self._kept)
 
     def take_all(self) -> list[Message]:

@@ -112,18 +112,33 @@ class Mailbox:
         # By the first message of each: handed to a taker that has not come back.
         self._handed: dict[int, tuple[int, int, int]] = {}
 
-    def options(self) -> dict[str, object]:
-        """The body of its SUBSCRIBE."""
+    def begin(self) -> dict[str, object]:
+        """The body of its SUBSCRIBE. From here on credit is counted anew: what has come before is outstanding still."""
+        self._messages = self._bytes = self._fds = 0
         options: dict[str, object] = {
             "group": self.group,
             "credit": [self.capacity, self.capacity_bytes, FD_CAPACITY],
             "fds": "strip" if self.strip else "reject",
         }
+        outstanding = self._outstanding()
+        if outstanding[0]:
+            options["outstanding"] = outstanding
         if self.is_lossy:
             options["overflow"] = str(self.overflow)
         if self.stall is not None:
             options["stall"] = self.stall
         return options
+
+    def _outstanding(self) -> list[int]:
+        """Messages, bytes and fds whose credit is given back when they are taken."""
+        total = [
+            len(self.queue),
+            sum(cost for _, cost in self.queue),
+            sum(len(message.fds) for message, _ in self.queue),
+        ]
+        for handed in self._handed.values():
+            total = [sum(pair) for pair in zip(total, handed, strict=True)]
+        return total
 
     @property
     def ready(self) -> int:
@@ -143,12 +158,8 @@ class Mailbox:
             message.interrupted = True
 
     def cut(self) -> None:
-        """The session has ended: what was taken of it needs no credit, and what was not will need none."""
+        """The session has ended."""
         self.is_cut = True
-        self._handed.clear()
-        self._messages = -len(self.queue)
-        self._bytes = -sum(cost for _, cost in self.queue)
-        self._fds = -sum(len(message.fds) for message, _ in self.queue)
 
     def take(self) -> Message | None:
         """The next message, or None when none is there."""

@@ -238,7 +238,7 @@ class Session:
         if isinstance(mailbox, LossyMailbox):
             mailbox.unsubscribe = self._unsubscribe
         self.deliveries.mailboxes[mailbox.number] = mailbox
-        return self.orders.ask(Kind.SUBSCRIBE, mailbox.number, mailbox.options(), topic=mailbox.pattern.encode())
+        return self.orders.ask(Kind.SUBSCRIBE, mailbox.number, mailbox.begin(), topic=mailbox.pattern.encode())
 
     def drain(self, mailbox: Mailbox) -> Pending:
         """Take nothing new for a mailbox; who waits until all that was on its way is in it."""

@@ -128,6 +128,34 @@ async def test_who_takes_nothing_meanwhile_reads_of_each_interruption_where_it_w
         assert (messages.lost, messages.interrupted) == (0, 3)
 
 
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest", "latest"])
+async def test_capacity_bounds_what_waits_over_all_connections(
+    connect: Connect, broker: BrokerProcess, overflow: str
+) -> None:
+    kept = [f"kept.{number}" for number in range(4)]
+    async with connect() as other, connect() as bus, contextlib.AsyncExitStack() as stack:
+        for topic in kept:
+            await other.publish(topic, topic, retain=True)
+        messages = await stack.enter_async_context(bus.subscribe("kept.*", overflow=overflow, capacity=4))
+        mailbox = getattr(messages, "_subscription", messages)._taking.mailbox
+        while mailbox.ready < 4:
+            await page(bus)
+        for number in range(3):
+            bus._client.channel.sock.shutdown(socket.SHUT_RDWR)
+            while messages.interrupted == number or bus.state is not BusState.CONNECTED:
+                with contextlib.suppress(ConnectionLost):
+                    await page(bus)
+            await page(bus)
+            assert mailbox.ready == 4
+        # The kept values of the last connection have waited for credit.
+        came = await take(messages, 8)
+        assert [message.payload for message in came] == 2 * kept
+        assert [message.interrupted for message in came] == [False] * 4 + [True] + [False] * 3
+        assert messages.lost == 0
+        await other.publish("kept.0", "live")
+        assert (await messages.receive()).payload == "live"
+
+
 async def test_left_meanwhile_is_left(connect: Connect, broker: BrokerProcess) -> None:
     async with connect() as bus:
         async with bus.subscribe("left"):
