@@ -161,17 +161,18 @@ class RequestTimeout(RequestError, TimeoutError):
 
     code = "timeout"
 
-    def __init__(self, topic: str, timeout: float) -> None:
+    def __init__(self, topic: str, timeout: float, why: str = "") -> None:
         # One argument only: with two, OSError, which TimeoutError derives from, takes them for errno and strerror.
         super().__init__(
-            f"no reply to the request on {topic!r} within {timeout:g} s; is its server busy? "
-            f"a longer timeout waits longer"
+            f"no reply to the request on {topic!r} within {timeout:g} s"
+            + (f": {why}" if why else "; is its server busy? a longer timeout waits longer")
         )
         self.topic = topic
         self.timeout = timeout
+        self._why = why
 
-    def __reduce__(self) -> tuple[type[RequestTimeout], tuple[str, float], dict[str, object]]:
-        return type(self), (self.topic, self.timeout), vars(self)
+    def __reduce__(self) -> tuple[type[RequestTimeout], tuple[str, float, str], dict[str, object]]:
+        return type(self), (self.topic, self.timeout, self._why), vars(self)
 
 
 @final

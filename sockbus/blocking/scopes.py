@@ -9,7 +9,6 @@ from typing import final
 
 from ..client.client import LEAVE_SECONDS
 from ..client.need import Expired, Steps
-from ..client.sending import no_room
 from ..errors import SockbusError
 from ..interrupt import deferred, deliver, is_due, pending
 from ..protocol.frame import MAX_FRAME, stamp
@@ -147,6 +146,6 @@ def _spill(waits: Waits, gathered: bytearray, topic: str, timeout: float | None)
             waits.spill(gathered, timeout)
             waits.look()
     except Expired as expired:
-        raise no_room(topic, expired) from None
+        raise waits.no_room(topic, expired) from None
     finally:
         deliver()

@@ -99,7 +99,7 @@ class Client(Keeping):
                 if self.session.orders.urgent:
                     self.flush()
         except Expired as expired:
-            raise RequestTimeout(topic, expired.seconds) from None
+            raise RequestTimeout(topic, expired.seconds, self.why_away) from None
 
     # What is to be in force
 

@@ -101,10 +101,16 @@ class Keeping(Sending):
         self.check()
         error = self.session.error
         if error is not None and self._reconnect == "fail":
-            raise ConnectionLost(
-                f"there is no connection to {self.connecting.address} at the moment ({error}); wait for "
-                f"bus.state_changed(), or connect with reconnect='wait'"
-            ) from error
+            raise ConnectionLost(f"{self.why_away}, or connect with reconnect='wait'") from error
+
+    @property
+    def why_away(self) -> str:
+        error = self.session.error
+        if error is None:
+            return ""
+        return (
+            f"there is no connection to {self.connecting.address} at the moment ({error}); wait for bus.state_changed()"
+        )
 
     def connected(self) -> Steps[Session]:
         """The session; where there is no connection, wait for it, or raise that there is none."""

@@ -25,7 +25,7 @@ from ..protocol.session import Session
 from ..transport.channel import Channel
 from .need import TURN, Expired, Gate, Steps
 
-__all__ = ["Sending", "no_room"]
+__all__ = ["Sending"]
 
 
 class Sending(ABC):
@@ -68,6 +68,11 @@ class Sending(ABC):
     @abstractmethod
     def check_connected(self) -> None:
         """Raise why nothing can be sent, unless there is a connection, or it may be waited for."""
+
+    @property
+    @abstractmethod
+    def why_away(self) -> str:
+        """Why there is no connection, and what to do, for the end of a sentence; empty while there is one."""
 
     # Sending
 
@@ -141,6 +146,7 @@ class Sending(ABC):
                     self.check_connected()
                     if self.backlog.has_room:
                         self.backlog.put_frames(frame)
+                        yield from self.turn_if_due()
                         return
                 elif window.sent_bytes < window.granted_bytes:
                     break
@@ -148,7 +154,7 @@ class Sending(ABC):
                     self.flush()
                 yield self._room
         except Expired as expired:
-            raise no_room(topic, expired) from None
+            raise self.no_room(topic, expired) from None
         window.sent_bytes += len(frame)
         window.sent_messages += 1
         self.session.outbox.put_small(frame)
@@ -185,7 +191,7 @@ class Sending(ABC):
         try:
             yield from self.send(outgoing)
         except Expired as expired:
-            raise no_room(topic, expired) from None
+            raise self.no_room(topic, expired) from None
         if pending is not None:
             answer: Receipt | None = yield from self.result(pending)
             return answer
@@ -212,7 +218,8 @@ class Sending(ABC):
                     self.check()
                 elif self.detour and (outgoing.kind is Kind.PUBLISH or session.error is not None):
                     self.check_connected()
-                    if outgoing.kind is Kind.PUBLISH and self.backlog.has_room:
+                    limit_fds = session.limits["link_fds"]
+                    if outgoing.kind is Kind.PUBLISH and self.backlog.has_room_for(outgoing, limit_fds):
                         self.backlog.put(outgoing)
                         return session
                 elif session.send(outgoing):
@@ -226,6 +233,14 @@ class Sending(ABC):
             raise
         self.flush()
         return session
+
+    def no_room(self, topic: str, expired: Expired) -> TimeoutError:
+        """What a publish raises that has waited for room in vain."""
+        why = self.why_away
+        return TimeoutError(
+            f"there was no room for the message on {topic!r} within {expired.seconds:g} s, and it was not sent"
+            + (f": {why}" if why else "; does a subscriber not read?")
+        )
 
     def result(self, pending: Pending) -> Steps[Any]:
         """Wait for an answer, and give or raise it."""
@@ -249,11 +264,3 @@ class Sending(ABC):
         # One request has ended, and so one may start: all at once would look again in vain, time after time.
         if self._slots.waiting:
             self._slots.open()
-
-
-def no_room(topic: str, expired: Expired) -> TimeoutError:
-    """What a publish raises that has waited for room in vain."""
-    return TimeoutError(
-        f"there was no room for the message on {topic!r} within {expired.seconds:g} s, and it was not sent; does a "
-        f"subscriber not read?"
-    )

@@ -33,6 +33,7 @@ class Backlog:
 
     def __init__(self, limit_bytes: int) -> None:
         self.size_bytes = 0
+        self._fds = 0
         self._limit_bytes = limit_bytes
         self._items: collections.deque[bytearray | Outgoing] = collections.deque()
 
@@ -47,6 +48,10 @@ class Backlog:
     def has_room(self) -> bool:
         """Whether one more may be put: one may go beyond the limit."""
         return self.size_bytes < self._limit_bytes
+
+    def has_room_for(self, outgoing: Outgoing, limit_fds: int) -> bool:
+        """Whether this publish may be put: of those with fds one may go beyond ``limit_fds`` of all."""
+        return self.has_room and (not outgoing.fds or self._fds < limit_fds)
 
     def put(self, outgoing: Outgoing) -> None:
         """Keep a publish; LimitExceeded when its fds cannot be duplicated."""
@@ -67,6 +72,7 @@ class Backlog:
             self.put_frames(outgoing.frames[0])
             return
         self.size_bytes += outgoing.cost
+        self._fds += len(outgoing.fds)
         self._items.append(outgoing)
 
     def feed(self, session: Session) -> None:
@@ -87,6 +93,7 @@ class Backlog:
                     return
             elif session.send(item):
                 self.size_bytes -= item.cost
+                self._fds -= len(item.fds)
             else:
                 return
             self._items.popleft()
@@ -102,7 +109,7 @@ class Backlog:
     def salvage(self, session: Session) -> int:
         """Take over what an ended session has not begun to write; how many unanswered messages are in doubt."""
         earlier, self._items = self._items, collections.deque()
-        self.size_bytes = 0
+        self.size_bytes = self._fds = 0
         window = session.sender.publishes
         in_doubt = window.sent_messages - window.taken_messages
         for outgoing in _unwritten(session):
@@ -132,7 +139,7 @@ class Backlog:
                 if item.pending is not None:
                     item.pending.fail(error)
         self._items.clear()
-        self.size_bytes = 0
+        self.size_bytes = self._fds = 0
 
 
 def _frames(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int]]:

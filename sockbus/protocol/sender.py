@@ -41,7 +41,9 @@ def _publishable(topic: str) -> bytes:
 
 
 def check_will(will: Will, message_bytes: int = MAX_FRAME) -> bytes:
-    """The topic of a will that can be left. InvalidTopic, PermissionDenied, PayloadError, MessageTooLarge."""
+    """The topic of a will; InvalidTopic, PermissionDenied, PayloadError, MessageTooLarge where it cannot be left."""
+    if not isinstance(will, Will):
+        raise TypeError(f"will={will!r:.80} is no sockbus.Will; give Will(topic, payload)")
     raw = _publishable(will.topic)
     size = len(encode_payload(will.payload))
     most = min(MAX_FRAME - PREFIX_BYTES - len(raw), message_bytes)

@@ -138,6 +138,9 @@ def _tcp(road: Address) -> Generator[Writable | Resolve, Any, Transport]:
             if code == errno.EINPROGRESS:
                 yield Writable(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not code and sock.getsockname() == sock.getpeername():
+                # Nobody listens, and the kernel gave this end the very port: it is connected to itself.
+                code = errno.ECONNREFUSED
             if not code:
                 return TcpTransport(sock)
             last = OSError(code, os.strerror(code))

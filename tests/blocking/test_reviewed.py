@@ -167,3 +167,13 @@ def test_change_that_comes_as_the_time_is_over_is_not_missed(transport: str, mon
             with pytest.raises(TimeoutError, match=r"^the bus was connected for 1 s$"):
                 bus.state_changed(timeout=1.0)
         assert bus.state_changed(timeout=PATIENCE) is BusState.WAITING
+
+
+def test_publish_that_finds_no_room_without_a_connection_says_so(transport: str) -> None:
+    with BrokerProcess() as broker, connect(broker.address(transport), buffer_bytes=0) as bus:
+        broker.kill()
+        while bus.state is BusState.CONNECTED:
+            bus.state_changed(timeout=PATIENCE)
+        why = r"there is no connection to .*; wait for bus\.state_changed\(\)"
+        with pytest.raises(TimeoutError, match=rf"^there was no room for the message on 't' .* not sent: {why}$"):
+            bus.publish("t", timeout=0.05)

@@ -265,3 +265,20 @@ def test_program_without_a_broker_is_told_how_to_start_one(directory: Path) -> N
     with Program(program("where"), env=env) as where:
         assert where.code() == 1
         assert f"start one with: sockbus broker unix:{directory}/sockbus" in where.err.rest().decode()
+
+
+async def test_connection_to_itself_is_no_broker(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects to a port of the kernel's range where nobody listens may be given that very port (tcp(7))."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def bound(*kind: int) -> socket.socket:
+        sock = inheritance.open_socket(*kind)
+        sock.bind(("127.0.0.1", port))
+        return sock
+
+    monkeypatch.setattr(dial, "open_socket", bound)
+    with pytest.raises(ConnectError, match=rf"no broker at tcp:127\.0\.0\.1:{port} \(tcp: Connection refused\)"):
+        async with runtime.connect(f"tcp:127.0.0.1:{port}"):
+            pass

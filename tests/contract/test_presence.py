@@ -116,6 +116,7 @@ async def test_broker_tells_who_is_there_and_what_they_listen_to(connect: Connec
         (Will("$SYS.peer.left"), PermissionDenied),
         (Will("a", object()), PayloadError),
         (Will("a", bytes(70_000)), MessageTooLarge),
+        (("a", "gone"), TypeError),
     ],
 )
 async def test_will_that_cannot_be_left_is_said_at_once(connect: Connect, will: Will, error: type[Exception]) -> None:

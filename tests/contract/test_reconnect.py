@@ -13,7 +13,7 @@ import pytest
 
 import sockbus.blocking.bus
 import sockbus.client.event_loop
-from sockbus import BrokerClosing, BusState, ConnectionLost, Message, Receipt
+from sockbus import BrokerClosing, BusState, ConnectionLost, Message, Receipt, RequestTimeout
 from tests.brokers import BrokerProcess
 from tests.contract.runtime import Runtime
 from tests.contract.status import first, page
@@ -222,6 +222,64 @@ async def test_buffer_is_bounded_in_bytes(connect: Connect, runtime: Runtime, br
 
         await runtime.gather(publish, start)
         assert [message.payload[0] for message in await take(messages, 50)] == list(range(50))
+
+
+@pytest.mark.parametrize("transport", ["seqpacket", "stream"], indirect=True)
+async def test_fds_in_the_buffer_are_bounded(connect: Connect, runtime: Runtime, broker: BrokerProcess) -> None:
+    async with connect() as bus, bus.subscribe("t") as messages:
+        await lose(broker, bus)
+        before = len(os.listdir("/proc/self/fd"))
+        published: list[int] = []
+
+        async def publish() -> None:
+            for number in range(100):
+                await bus.publish("t", number, fds=[0])
+                published.append(number)
+
+        async def start() -> None:
+            while len(published) < 64:
+                await runtime.turn()
+            for _ in range(100):
+                await runtime.turn()
+            # As many as may be on their way while there is a connection.
+            assert len(published) == 64
+            assert len(os.listdir("/proc/self/fd")) <= before + 64 + 8  # what an attempt has open
+            await runtime.in_thread(broker.start)
+
+        await runtime.gather(publish, start)
+        for number in range(100):
+            with await messages.receive() as message:
+                assert (message.payload, len(message.fds)) == (number, 1)
+
+
+async def test_publishing_without_a_connection_lets_others_run(
+    connect: Connect, runtime: Runtime, broker: BrokerProcess
+) -> None:
+    async with connect(buffer_bytes=1 << 30) as bus:
+        await lose(broker, bus)
+        ran: list[bool] = []
+
+        async def run() -> None:
+            ran.append(True)
+
+        async def publish() -> None:
+            for _ in range(1_000_000):
+                if ran:
+                    return
+                await bus.publish("t")
+
+        await runtime.gather(publish, run)
+        assert ran
+        await find_again(broker, bus)
+
+
+async def test_request_that_times_out_without_a_connection_says_so(connect: Connect, broker: BrokerProcess) -> None:
+    async with connect() as bus:
+        await lose(broker, bus)
+        why = r"there is no connection to .*; wait for bus\.state_changed\(\)"
+        with pytest.raises(RequestTimeout, match=rf"^no reply to the request on 't' within 0\.1 s: {why}$"):
+            await bus.request("t", timeout=0.1)
+        await find_again(broker, bus)
 
 
 async def test_no_buffer_at_all(connect: Connect, runtime: Runtime, broker: BrokerProcess) -> None:
