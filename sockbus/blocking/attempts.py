@@ -1,14 +1,17 @@
 """Connecting again, by whoever polls: a step at a time, between which the caller may end or be called.
 
 The steps of an attempt are kept here while they wait, and belong to no call: when the one that polled has got what it
-needs, or its time is over, the next one that polls goes on with them.
+needs, or its time is over, the next one that polls goes on with them. A host's name is looked up in a thread of its
+own, which ends with that: nothing interrupts getaddrinfo(3), and calls with a timeout must not wait for it.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import select
 import socket
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, final
 
@@ -40,6 +43,8 @@ class Attempts:
         self._need: Need | None = None
         self._at = math.nan
         self._until = math.inf
+        # What the look-up that the steps wait for has found, in the end.
+        self._found: list[Any] = []
 
     def is_due(self) -> bool:
         """Whether one is under way, or should be."""
@@ -63,6 +68,9 @@ class Attempts:
                 poller.watch(sock)
             case Writable(sock):
                 poller.watch(sock, select.POLLOUT)
+            case Resolve():
+                poller.watch(None)
+                return -math.inf if self._found else self._until
             case _:
                 poller.watch(None)
                 return min(self._at, self._until)
@@ -81,6 +89,9 @@ class Attempts:
         if now >= self._until:
             self._until = math.inf
             self._step(Expired(CONNECT_SECONDS))
+        elif isinstance(self._need, Resolve):
+            if self._found:
+                self._step(self._found.pop())
         elif ready or (not isinstance(self._need, (Readable, Writable)) and now >= self._at):
             self._step(None)
 
@@ -89,9 +100,8 @@ class Attempts:
         assert steps is not None
         try:
             self._need = steps.throw(found) if isinstance(found, Expired) else resume(steps, found)
-            while isinstance(self._need, Resolve):
-                # Nobody else can do anything meanwhile: there is no connection.
-                self._need = resume(steps, _look_up(self._need))
+            if isinstance(self._need, Resolve):
+                self._look_up(self._need)
         except StopIteration:
             self._steps = self._need = None
             is_away = self._waits.session.error is not None
@@ -105,15 +115,38 @@ class Attempts:
             raise
         self._at = monotonic() + self._need.seconds if isinstance(self._need, Pause) else -math.inf
 
+    def _look_up(self, need: Resolve) -> None:
+        self._found = []
+        try:
+            # What is no name waits for nobody.
+            self._found.append(_addresses(need, socket.AI_NUMERICHOST))
+        except OSError:
+            try:
+                Thread(target=self._look_up_name, args=(need, self._found), daemon=True).start()
+            except RuntimeError as error:
+                self._found.append(OSError(errno.EAGAIN, str(error)))
+
+    def _look_up_name(self, need: Resolve, found: list[Any]) -> None:
+        result: object
+        try:
+            result = _addresses(need)
+        except OSError as error:
+            result = error
+        self._waits.acquire()
+        try:
+            found.append(result)
+            if self._found is found and self._waits.polls is not None:
+                self._waits.polls.rouse()
+        finally:
+            self._waits.release()
+
     def close(self) -> None:
         """Give up what is under way."""
+        self._found = []
         steps, self._steps = self._steps, None
         if steps is not None:
             steps.close()
 
 
-def _look_up(need: Resolve) -> object:
-    try:
-        return socket.getaddrinfo(need.host, need.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        return error
+def _addresses(need: Resolve, flags: int = 0) -> object:
+    return socket.getaddrinfo(need.host, need.port, type=socket.SOCK_STREAM, flags=flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -177,3 +178,28 @@ def test_publish_that_finds_no_room_without_a_connection_says_so(transport: str)
         why = r"there is no connection to .*; wait for bus\.state_changed\(\)"
         with pytest.raises(TimeoutError, match=rf"^there was no room for the message on 't' .* not sent: {why}$"):
             bus.publish("t", timeout=0.05)
+
+
+def test_no_call_waits_longer_than_it_was_told_for_a_name_that_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        if not options.get("flags"):
+            assert answered.wait(PATIENCE)
+        return look_up(*arguments, **options)
+
+    with BrokerProcess() as broker:
+        port = broker.address("tcp").rpartition(":")[2]
+        with connect(f"tcp:localhost:{port}") as bus:
+            monkeypatch.setattr(socket, "getaddrinfo", slow)
+            broker.kill()
+            while bus.state is not BusState.CONNECTING:
+                bus.state_changed(timeout=PATIENCE)
+            bus.publish("t", "waits", timeout=0.01)
+            with pytest.raises(RequestTimeout):
+                bus.request("t", timeout=0.01)
+            assert not answered.is_set()
+            broker.start()
+            answered.set()
+            bus.publish("t", receipt=True, timeout=PATIENCE)
