@@ -149,9 +149,14 @@ class Outlet:
             self._nursery.start_soon(self._write, blocked)
         self.feed()
 
+    @property
+    def has_flushed(self) -> bool:
+        """Whether everything queued has left, or can leave no more."""
+        return self.is_broken or not self.outbox.queued_bytes
+
     async def flushed(self) -> None:
-        """Wait until everything queued has left, or can leave no more."""
-        while self.outbox.queued_bytes and not self.is_broken:
+        """Wait until it has."""
+        while not self.has_flushed:
             await self._moved.park()
 
     async def last_word(self, error: SockbusError) -> None:
