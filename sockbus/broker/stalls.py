@@ -3,6 +3,9 @@
 Only a subscription that something waits for is here, and a clock of its own tells when to look at it next. Slow is not
 stalled: what starts the clock anew is credit, and bytes of its messages that still leave. A subscription that has
 credit waits for room behind others of its link, and for as long as that moves.
+
+A group and a subscription that drops have no stall, and are here for the warning alone. A group is without credit when
+no member takes anything: so one of them has the clock, and whatever any takes starts it anew.
 """
 
 from __future__ import annotations
@@ -16,15 +19,20 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ..errors import SubscriptionStalled
+from ..protocol.overflow import Overflow
 
 if TYPE_CHECKING:
+    from .group import Group
     from .link import Link
+    from .parcel import Delivery
     from .subscription import Subscription
 
 __all__ = ["WARNING_SECONDS", "Stalls"]
 
 # Seconds without credit after which the log names a subscription, once.
 WARNING_SECONDS = 5.0
+# Members of a group that a line of the log names.
+NAMED_MEMBERS = 8
 # Between two looks at one subscription: its stall may be as short as it likes.
 LEAST_SECONDS = 0.01
 # Clocks that were forgotten are swept out when they are more than the others, and more than this.
@@ -105,15 +113,15 @@ class Stalls:
             if clock.is_over:
                 continue
             subscription = clock.subscription
-            if not subscription.waiting:
+            head = (subscription.group or subscription).head
+            if head is None:
                 self.forget(subscription)
                 continue
-            self._note_progress(clock)
+            self._note_progress(clock, head)
             if now - clock.since >= subscription.stall:
                 clock.link.end_subscription(subscription, _stalled(subscription))
                 continue
             if now - clock.since >= WARNING_SECONDS and not subscription.warned:
-                subscription.warned = True
                 _warn(clock)
             if subscription.warned and subscription.stall == math.inf:
                 self.forget(subscription)
@@ -125,9 +133,9 @@ class Stalls:
         seconds = subscription.stall if subscription.warned else min(subscription.stall, WARNING_SECONDS)
         heapq.heappush(self._due, (max(clock.since + seconds, now + LEAST_SECONDS), next(self._numbers), clock))
 
-    def _note_progress(self, clock: _Clock) -> None:
-        outlet, subscription = clock.link.outlet, clock.subscription
-        if clock.mark is not None or subscription.can_start(subscription.waiting[0]):
+    def _note_progress(self, clock: _Clock, head: Delivery) -> None:
+        outlet = clock.link.outlet
+        if clock.mark is not None or clock.subscription.can_start(head):
             clock.since = max(clock.since, outlet.moved_at)
         if clock.mark is not None and outlet.has_sent(clock.mark):
             # What leaves from now on is not its.
@@ -135,8 +143,9 @@ class Stalls:
 
 
 def _moves(subscription: Subscription) -> tuple[int, int]:
-    """Differs whenever credit came, or a message was delivered."""
-    return subscription.returned, subscription.messages
+    """Differs whenever credit came, or a message was delivered; in a group to any of its members."""
+    group = subscription.group
+    return subscription.returned, subscription.messages if group is None else group.uses
 
 
 def _figures(subscription: Subscription) -> str:
@@ -155,13 +164,44 @@ def _stalled(subscription: Subscription) -> SubscriptionStalled:
 
 
 def _warn(clock: _Clock) -> None:
-    subscription = clock.subscription
-    clock.link.hub.log.say(
-        clock.link.account.key,
-        "%r gave no credit back for %g s on its subscription to %r: %s; publishers to it wait. It should take messages "
-        "faster, or subscribe with an overflow that drops",
-        clock.link,
+    link, subscription = clock.link, clock.subscription
+    if subscription.group is not None:
+        _warn_of_group(link, subscription.group)
+        return
+    subscription.warned = True
+    outcome = "publishers to it wait. It should take messages faster, or subscribe with an overflow that drops"
+    if subscription.overflow is not Overflow.BLOCK:
+        outcome = (
+            f"what its overflow {subscription.overflow.value!r} drops meanwhile is lost to it. Its program is stopped, "
+            f"or should let its bus run"
+        )
+    link.hub.log.say(
+        link.account.key,
+        "%r gave no credit back for %g s on its subscription to %r: %s; %s",
+        link,
         WARNING_SECONDS,
         subscription.pattern,
         _figures(subscription),
+        outcome,
+    )
+
+
+def _warn_of_group(link: Link, group: Group) -> None:
+    members = group.members
+    for member in members:
+        member.warned = True
+    names = ", ".join(repr(member.link) for member in members[:NAMED_MEMBERS])
+    more = f" and {len(members) - NAMED_MEMBERS} more" if len(members) > NAMED_MEMBERS else ""
+    link.hub.log.say(
+        link.account.key,
+        "the group %r on %r took nothing for %g s: %d messages wait and %d are outstanding at its %d members, %s%s; "
+        "publishers to it wait. They should take messages faster, or more should join them",
+        group.name,
+        group.pattern,
+        WARNING_SECONDS,
+        group.waiting_messages,
+        sum(member.outstanding for member in members),
+        len(members),
+        names,
+        more,
     )
