@@ -122,7 +122,7 @@ class Stalls:
                 clock.link.end_subscription(subscription, _stalled(subscription))
                 continue
             if now - clock.since >= WARNING_SECONDS and not subscription.warned:
-                _warn(clock)
+                subscription.warned = _warn(clock)
             if subscription.warned and subscription.stall == math.inf:
                 self.forget(subscription)
             else:
@@ -131,7 +131,11 @@ class Stalls:
     def _look_again(self, clock: _Clock, now: float) -> None:
         subscription = clock.subscription
         seconds = subscription.stall if subscription.warned else min(subscription.stall, WARNING_SECONDS)
-        heapq.heappush(self._due, (max(clock.since + seconds, now + LEAST_SECONDS), next(self._numbers), clock))
+        due = clock.since + seconds
+        if due <= now:
+            # The log had too much to say to name it.
+            due = min(clock.since + subscription.stall, now + WARNING_SECONDS)
+        heapq.heappush(self._due, (max(due, now + LEAST_SECONDS), next(self._numbers), clock))
 
     def _note_progress(self, clock: _Clock, head: Delivery) -> None:
         outlet = clock.link.outlet
@@ -163,37 +167,35 @@ def _stalled(subscription: Subscription) -> SubscriptionStalled:
     )
 
 
-def _warn(clock: _Clock) -> None:
+def _warn(clock: _Clock) -> bool:
+    """Name it in the log; whether that was possible."""
     link, subscription = clock.link, clock.subscription
     if subscription.group is not None:
-        _warn_of_group(link, subscription.group)
-        return
-    subscription.warned = True
+        return _warn_of_group(link, subscription.group)
     outcome = "publishers to it wait. It should take messages faster, or subscribe with an overflow that drops"
     if subscription.overflow is not Overflow.BLOCK:
         outcome = (
             f"what its overflow {subscription.overflow.value!r} drops meanwhile is lost to it. Its program is stopped, "
             f"or should let its bus run"
         )
-    link.hub.log.say(
-        link.account.key,
+    return link.hub.log.say(
+        f"{link.account.key}, subscriptions without credit",
         "%r gave no credit back for %g s on its subscription to %r: %s; %s",
         link,
         WARNING_SECONDS,
         subscription.pattern,
         _figures(subscription),
         outcome,
+        name=f"{subscription.pattern!r} of peer {link.number}",
     )
 
 
-def _warn_of_group(link: Link, group: Group) -> None:
+def _warn_of_group(link: Link, group: Group) -> bool:
     members = group.members
-    for member in members:
-        member.warned = True
     names = ", ".join(repr(member.link) for member in members[:NAMED_MEMBERS])
     more = f" and {len(members) - NAMED_MEMBERS} more" if len(members) > NAMED_MEMBERS else ""
-    link.hub.log.say(
-        link.account.key,
+    has_said = link.hub.log.say(
+        f"{link.account.key}, subscriptions without credit",
         "the group %r on %r took nothing for %g s: %d messages wait and %d are outstanding at its %d members, %s%s; "
         "publishers to it wait. They should take messages faster, or more should join them",
         group.name,
@@ -204,4 +206,10 @@ def _warn_of_group(link: Link, group: Group) -> None:
         len(members),
         names,
         more,
+        name=f"the group {group.name!r} on {group.pattern!r}",
     )
+    if has_said:
+        for member in members:
+            # Whoever has the clock next.
+            member.warned = True
+    return has_said

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sockbus.broker import quiet
 from sockbus.broker.group import Group
 from sockbus.broker.lossy import Lossy
 from sockbus.broker.quiet import QuietLog
@@ -35,6 +36,7 @@ class Link(Receiver):
         super().__init__()
         self.stalls = stalls
         self.outlet: Any = self
+        self.number = 1
         self.account = SimpleNamespace(key="uid 1")
         self.hub.log = QuietLog("sockbus.broker")
         self.moved_at = -math.inf
@@ -69,8 +71,8 @@ class Stage:
         self.sink: Subscription | Group = self.subscribe(stall)
         self.members: list[Subscription] = []
 
-    def subscribe(self, stall: float) -> Subscription:
-        return Subscription(self.link, 1, "a.b", (1, 1000, 1), strip=False, stall=stall)
+    def subscribe(self, stall: float, pattern: str = "a.b") -> Subscription:
+        return Subscription(self.link, 1, pattern, (1, 1000, 1), strip=False, stall=stall)
 
     def publish(self, count: int = 2) -> None:
         for _ in range(count):
@@ -269,6 +271,23 @@ class TestWarning:
         stage.pass_time(100)
         assert caplog.messages == []
 
+    def test_all_are_named_however_many_there_are(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Some by a line of their own, some with what was held back, the others later."""
+        stage = Stage()
+        monkeypatch.setattr(quiet, "time", SimpleNamespace(monotonic=lambda: stage.now))
+        sinks = [stage.subscribe(1000, f"{number:0100}") for number in range(100)]
+        for stage.sink in sinks:
+            stage.publish(2)
+        for _ in range(12):
+            stage.pass_time(WARNING_SECONDS)
+            stage.link.hub.log.sum_up()
+        lines = "\n".join(caplog.messages)
+        assert [lines.count(repr(sink.pattern)) for sink in sinks] == [1] * 100
+        # Ten lines of their own, and one for the rest, in ten seconds.
+        assert len(caplog.messages) < 70
+
 
 class TestGroup:
     """A group without stall, of members of one message at a time."""
@@ -348,6 +367,22 @@ class TestSockets:
             peer.subscribe(TOPIC, 3)
             peer.send(peer.subscription(TOPIC, 5))
             assert peer.expect(Kind.ERROR).body["code"] == "limit"
+
+    def test_log_names_all_that_stall_whatever_else_their_user_does(self) -> None:
+        patterns = [f"topic.{number}" for number in range(25)]
+        with BrokerProcess() as broker, Raw(broker.stream) as peer, Raw(broker.stream) as other:
+            for _ in range(2 * quiet.BURST):
+                with Raw(broker.stream, greet=False) as wrong:
+                    wrong.send(b"garbage")
+                    wrong.until_end()
+            for number, pattern in enumerate(patterns):
+                peer.subscribe(pattern, 2 * number + 1, (1, 1, 1), stall=0.1)
+                other.send(other.frame(Kind.PUBLISH, pattern) * 2)
+            for _ in patterns:
+                assert peer.expect(Kind.ERROR).body["code"] == "stalled"
+            broker.stop()
+            assert [sum(f"'{pattern}'" in line for line in log_lines(broker)) for pattern in patterns] == [1] * 25
+            assert f"uid {os.getuid()}, ended subscriptions: " in broker.log
 
     def test_reader_that_takes_little_by_little_is_not_stalled(self) -> None:
         """It gives no credit until all is here, which takes many times its stall."""
