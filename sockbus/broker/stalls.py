@@ -20,6 +20,7 @@ import trio
 
 from ..errors import SubscriptionStalled
 from ..protocol.overflow import Overflow
+from .outlet import Mark
 
 if TYPE_CHECKING:
     from .group import Group
@@ -48,14 +49,15 @@ class _Clock:
         self.subscription = subscription
         #: forgotten
         self.is_over = False
+        # Its last message is before this, and may have been on its way already.
+        self.mark = Mark()
         self.start(now)
 
     def start(self, now: float) -> None:
         """It has moved."""
         self.since = now
         self.moves = _moves(self.subscription)
-        # Its last message is before this, and may have been on its way already.
-        self.mark: tuple[int, int] | None = self.link.outlet.mark()
+        self.link.outlet.place(self.mark)
 
 
 @final
@@ -92,6 +94,7 @@ class Stalls:
         clock = self._clocks.pop(subscription, None)
         if clock is not None:
             clock.is_over = True
+            clock.link.outlet.forget(clock.mark)
             # The entry stays until it is due, and must not keep them alive.
             del clock.link, clock.subscription
 
@@ -138,12 +141,11 @@ class Stalls:
         heapq.heappush(self._due, (max(due, now + LEAST_SECONDS), next(self._numbers), clock))
 
     def _note_progress(self, clock: _Clock, head: Delivery) -> None:
-        outlet = clock.link.outlet
-        if clock.mark is not None or clock.subscription.can_start(head):
-            clock.since = max(clock.since, outlet.moved_at)
-        if clock.mark is not None and outlet.has_sent(clock.mark):
-            # What leaves from now on is not its.
-            clock.mark = None
+        # What leaves when its own messages have left is others', but for one with credit.
+        moved_at = clock.mark.moved_at
+        if moved_at is None or clock.subscription.can_start(head):
+            moved_at = clock.link.outlet.moved_at
+        clock.since = max(clock.since, moved_at)
 
 
 def _moves(subscription: Subscription) -> tuple[int, int]:

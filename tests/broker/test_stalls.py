@@ -15,6 +15,7 @@ import pytest
 from sockbus.broker import quiet
 from sockbus.broker.group import Group
 from sockbus.broker.lossy import Lossy
+from sockbus.broker.outlet import Mark
 from sockbus.broker.quiet import QuietLog
 from sockbus.broker.stalls import NAMED_MEMBERS, WARNING_SECONDS, Stalls
 from sockbus.broker.subscription import Subscription
@@ -41,16 +42,28 @@ class Link(Receiver):
         self.hub.log = QuietLog("sockbus.broker")
         self.moved_at = -math.inf
         self.queued = self.sent = 0
+        self.marks: list[Mark] = []
         self.ended_at: list[tuple[float, str]] = []
 
     def __repr__(self) -> str:
         return "peer 1"
 
-    def mark(self) -> tuple[int, int]:
-        return self.queued, 0
+    def place(self, mark: Mark) -> None:
+        mark.bytes, mark.moved_at = self.queued, None
+        self.marks.append(mark)
+        self.move(0)
 
-    def has_sent(self, mark: tuple[int, int]) -> bool:
-        return self.sent >= mark[0]
+    def forget(self, mark: Mark) -> None:
+        self.marks = [each for each in self.marks if each is not mark]
+
+    def move(self, size: int) -> None:
+        """So much leaves."""
+        if size:
+            self.sent += size
+            self.moved_at = self.stalls._now()
+        for mark in self.marks:
+            if mark.moved_at is None and self.sent >= mark.bytes:
+                mark.moved_at = self.moved_at
 
     def wait(self, subscription: Subscription) -> None:
         self.stalls.watch(self, subscription)  # type: ignore[arg-type]
@@ -171,21 +184,21 @@ class TestClock:
         stage.publish()
         for _ in range(20):
             stage.pass_time(5)
-            stage.link.moved_at = stage.now
-            stage.link.sent += 40
+            stage.link.move(40)
         assert not stage.ended
         stage.pass_time(11)
         assert stage.ended
 
-    def test_bytes_behind_its_messages_do_not(self) -> None:
+    @pytest.mark.parametrize(("queued", "end"), [(0, 10.0), (1000, 11.0), (7500, 18.0)])
+    def test_bytes_behind_its_messages_do_not(self, queued: int, end: float) -> None:
+        """Those of others, that leave every second; what is looked at is when its own last byte left."""
         stage = Stage()
-        stage.link.queued = 100
+        stage.link.queued = queued
         stage.publish()
-        for _ in range(5):
-            stage.pass_time(5)
-            stage.link.moved_at = stage.now
-            stage.link.sent += 1000
-        assert stage.ended
+        for _ in range(20):
+            stage.pass_time(1)
+            stage.link.move(1000)
+        assert [when for when, _ in stage.link.ended_at] == [end]
 
     def test_one_with_credit_waits_for_room_as_long_as_its_link_moves(self) -> None:
         stage = Stage()
@@ -193,7 +206,7 @@ class TestClock:
         stage.publish()
         for _ in range(20):
             stage.pass_time(5)
-            stage.link.moved_at = stage.now
+            stage.link.move(1)
         assert not stage.ended
         stage.pass_time(11)
         assert stage.ended
