@@ -174,6 +174,9 @@ class Subscription(Sink):
         """It ends before it is left, and what waits is lost: how many messages the subscriber has not heard of."""
         self.ended = True
         waiting = self.waiting_messages
+        if self.group is not None and len(self.group.members) == 1:
+            # With its last member a group ends.
+            waiting += self.group.waiting_messages
         self.lost += waiting
         return self.untold + waiting
 
