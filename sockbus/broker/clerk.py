@@ -5,6 +5,7 @@ Each is checked as docs/wire.md has it before anything changes; what is wrong ra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -117,6 +118,8 @@ class Clerk:
         if group is not None and overflow is not Overflow.BLOCK:
             raise ProtocolError(f"a group waits for its members; overflow {overflow!r} is for a subscription alone")
         stall = body.optional_seconds(values, "stall")
+        if group is not None:
+            stall = math.inf
         self._below_subscriptions()
         subscription: Subscription
         if overflow is Overflow.BLOCK:

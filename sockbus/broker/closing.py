@@ -2,7 +2,8 @@
 
 While it stops, a broker takes what comes as before and grants no new window, so publishers fall silent by themselves
 and credit still arrives. A peer for whom nothing waits, and of whose messages none does, is told GOODBYE at once, the
-others as soon as that is so, or when the time of grace is over. From then on nothing is delivered to it.
+others as soon as that is so, or when the time of grace is over. From then on nothing is delivered to it and nothing of
+it is read: what it still says of its subscriptions is not wrong, for it does not know that they have ended.
 """
 
 from __future__ import annotations
@@ -32,24 +33,23 @@ async def say_goodbye(hub: Hub) -> None:
     """Deliver what can be delivered within ``GRACE``, say GOODBYE to every peer, and log what is left."""
     frame = control(Kind.GOODBYE, {"text": "the broker is stopping"})
     hub.is_stopping = True
-    links = list(hub.links.values())
-    waiting = dict.fromkeys(links)
+    told: dict[Link, None] = {}
     with trio.move_on_after(GRACE):
-        while waiting:
-            for link in list(waiting):
-                if link.gone or _is_settled(link):
-                    del waiting[link]
+        while True:
+            # Anew each time: some of those that were welcome before it began say HELLO only now.
+            links = list(hub.links.values())
+            for link in links:
+                if link not in told and _is_settled(link):
+                    told[link] = None
                     link.unsubscribe()
                     link.leave_off(frame)
             hub.settle()
-            if waiting:
-                await trio.sleep(LOOK)
-        for link in links:
-            await link.outlet.flushed()
-        return
+            if all(link in told and link.outlet.has_flushed for link in links):
+                return
+            await trio.sleep(LOOK)
     # Before the GOODBYEs, which are no loss.
-    messages = _waiting_messages(hub) + sum(link.outlet.outbox.count_publishes() for link in links)
-    left = sum(link.outlet.outbox.queued_bytes for link in links)
+    messages = _waiting_messages(hub) + sum(link.outlet.outbox.count_publishes() for link in hub.links.values())
+    left = sum(link.outlet.outbox.queued_bytes for link in hub.links.values())
     if messages or left:
         log.warning(
             "%d messages, and %d bytes on their way to peers, could not be delivered within %g s of stopping",
@@ -57,8 +57,9 @@ async def say_goodbye(hub: Hub) -> None:
             left,
             GRACE,
         )
-    for link in waiting:
-        link.leave_off(frame)
+    for link in hub.links.values():
+        if link not in told:
+            link.leave_off(frame)
     hub.settle()
 
 

@@ -24,6 +24,16 @@ class Group(Sink):
         self.members: list[Subscription] = []
         self._uses = 0
 
+    @property
+    def uses(self) -> int:
+        """How often it has given something to a member."""
+        return self._uses
+
+    def _blocked(self) -> None:
+        # One member stands for all: what matters is whether the group moves.
+        first = self.members[0]
+        first.link.wait(first)
+
     def _can_carry(self, parcel: Parcel) -> bool:
         return any(member.carries(parcel) for member in self.members)
 

@@ -178,7 +178,9 @@ class Hub:
         self.take_leave(subscription)
         link.put_last(control(Kind.ERROR, {"code": error.code, "text": str(error)}, correlation=subscription.number))
         self.counters.stalled += 1
-        self.log.say(link.account.key, "%r: %s", link, error)
+        # A subject of its own, so that what else its user does wrong does not hold it back.
+        subject = f"{link.account.key}, ended subscriptions"
+        self.log.say(subject, "%r: %s", link, error, name=f"{subscription.pattern!r} of peer {link.number}")
 
     def settle(self) -> None:
         """Finish the turn: tell windows, flush everyone who was touched, account for what is queued."""

@@ -159,6 +159,8 @@ class Link:
             if self.hub.full and self.publish_intake.received_bytes:
                 await self.hub.ease()
             await trio.lowlevel.wait_readable(self.transport.sock)
+            # Woken before the broker left off, and run after: what comes now is about subscriptions that have ended.
+            await trio.lowlevel.checkpoint_if_cancelled()
             counters.turns += 1
             for _ in range(TURN_READS):
                 came = receive()
@@ -197,6 +199,7 @@ class Link:
                 await trio.lowlevel.checkpoint()
             if self.outlet.is_behind:
                 await self.outlet.caught_up()
+                await trio.lowlevel.checkpoint_if_cancelled()
         if self.inbox.unfinished_bytes:
             self.progress_at = self.hub.now()
         return not self.pump.is_closed

@@ -14,7 +14,7 @@ from ..errors import SubscriptionStalled
 from ..protocol.inbox import fit, topics
 from ..protocol.overflow import Overflow
 from .held import OVERHEAD, Held
-from .parcel import Parcel, Tally
+from .parcel import Delivery, Parcel, Tally
 from .subscription import Receiver, Subscription
 
 __all__ = ["Lossy"]
@@ -49,6 +49,10 @@ class Lossy(Subscription):
     def waiting_messages(self) -> int:
         return self._messages + len(self.waiting)
 
+    @property
+    def head(self) -> Delivery | None:
+        return super().head or self._oldest()
+
     def offer(self, parcel: Parcel) -> None:
         tally = parcel.tally
         if self.ended:
@@ -67,6 +71,8 @@ class Lossy(Subscription):
         if not self._queue and not self.waiting:
             taken, at = self._step(parcel, 0, parcel.count)
             self._next += taken
+            if taken < parcel.count:
+                self._blocked()
         if taken < parcel.count:
             self._keep(parcel, at, parcel.count - taken)
             self._tell_if_drained()
@@ -82,9 +88,11 @@ class Lossy(Subscription):
         while queue:
             key, held = next(iter(queue.items()))
             if not self.can_start(held):
+                self._blocked()
                 return
             if not self.link.has_room(self.sent_fds(held)):
                 self.link.starve(self)
+                self._blocked()
                 return
             if held.skipped:
                 self._tidy(held)

@@ -24,7 +24,7 @@ from ..transport.base import Blocked, Transport
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["Outlet"]
+__all__ = ["Mark", "Outlet"]
 
 log = logging.getLogger("sockbus.broker")
 
@@ -50,6 +50,20 @@ class Starved(Protocol):
 
 
 @final
+class Mark:
+    """A place in the queue of messages. ``moved_at``: when the socket last moved before all that is in front had left.
+
+    None while some of that has not left.
+    """
+
+    __slots__ = ("bytes", "chunks", "moved_at")
+
+    def __init__(self) -> None:
+        self.bytes = self.chunks = 0
+        self.moved_at: float | None = None
+
+
+@final
 class Outlet:
     """What one peer is sent. ``broke`` is called when sending failed in a way that is not the peer's going."""
 
@@ -71,6 +85,8 @@ class Outlet:
         self._nursery = nursery
         self._broke = broke
         self._starved: dict[Starved, None] = {}
+        # Those that are not passed.
+        self._marks: dict[Mark, None] = {}
         self._is_writing = False
         self._moved = trio.lowlevel.ParkingLot()
 
@@ -120,13 +136,27 @@ class Outlet:
                 waiting.progress()
         self.drained()
 
-    def mark(self) -> tuple[int, int]:
-        """Where the queue of messages ends now, for ``has_sent``."""
-        return self.sent_bytes + self.outbox.queued_bytes, self.outbox.end_of(Lane.MESSAGES)
+    def place(self, mark: Mark) -> None:
+        """Put a mark where the queue of messages ends now, wherever it was."""
+        self._marks.pop(mark, None)
+        mark.bytes = self.sent_bytes + self.outbox.queued_bytes
+        mark.chunks = self.outbox.end_of(Lane.MESSAGES)
+        mark.moved_at = None
+        self._marks[mark] = None
+        self._pass_marks()
 
-    def has_sent(self, mark: tuple[int, int]) -> bool:
-        """Whether all that was queued at a mark has left."""
-        return self.sent_bytes >= mark[0] and self.outbox.has_taken(Lane.MESSAGES, mark[1])
+    def forget(self, mark: Mark) -> None:
+        """Nobody asks for it any more."""
+        self._marks.pop(mark, None)
+
+    def _pass_marks(self) -> None:
+        # In the order in which they were placed, which is the one in which they are passed.
+        while self._marks:
+            mark = next(iter(self._marks))
+            if self.sent_bytes < mark.bytes or not self.outbox.has_taken(Lane.MESSAGES, mark.chunks):
+                return
+            mark.moved_at = self.moved_at
+            del self._marks[mark]
 
     # Frames
 
@@ -144,14 +174,21 @@ class Outlet:
         if self._is_writing or self.is_broken or not self.outbox.queued_bytes:
             return
         blocked = self._send_batches()
+        if self._marks:
+            self._pass_marks()
         if self.outbox.queued_bytes and not self.is_broken:
             self._is_writing = True
             self._nursery.start_soon(self._write, blocked)
         self.feed()
 
+    @property
+    def has_flushed(self) -> bool:
+        """Whether everything queued has left, or can leave no more."""
+        return self.is_broken or not self.outbox.queued_bytes
+
     async def flushed(self) -> None:
-        """Wait until everything queued has left, or can leave no more."""
-        while self.outbox.queued_bytes and not self.is_broken:
+        """Wait until it has."""
+        while not self.has_flushed:
             await self._moved.park()
 
     async def last_word(self, error: SockbusError) -> None:
@@ -179,6 +216,7 @@ class Outlet:
         """Send nothing more, and let go of what is queued."""
         self.is_broken = True
         self._starved.clear()
+        self._marks.clear()
         self.outbox.close()
         self._moved.unpark_all()
 
@@ -215,6 +253,7 @@ class Outlet:
                 blocked = self._send_batches()
                 if self.sent_bytes > before:
                     self.moved_at = self._hub.now()
+                    self._pass_marks()
                 self._moved.unpark_all()
                 self.feed()
                 self._hub.settle()

@@ -120,6 +120,7 @@ class Server:
             claim.release()
         self.hub.retained.close()
         self.hub.mortality.close()
+        self.hub.log.close()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1

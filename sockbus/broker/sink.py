@@ -11,7 +11,7 @@ import collections
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from .parcel import Parcel
+from .parcel import Delivery, Parcel
 
 __all__ = ["Sink"]
 
@@ -32,6 +32,11 @@ class Sink(ABC):
         if not self.waiting:
             return 0
         return sum(parcel.count for parcel in self.waiting) - self.waiting[0].count + self._left
+
+    @property
+    def head(self) -> Delivery | None:
+        """What waits in front."""
+        return self.waiting[0] if self.waiting else None
 
     def offer(self, parcel: Parcel) -> None:
         """Take a parcel, or keep it waiting."""

@@ -3,6 +3,9 @@
 Only a subscription that something waits for is here, and a clock of its own tells when to look at it next. Slow is not
 stalled: what starts the clock anew is credit, and bytes of its messages that still leave. A subscription that has
 credit waits for room behind others of its link, and for as long as that moves.
+
+A group and a subscription that drops have no stall, and are here for the warning alone. A group is without credit when
+no member takes anything: so one of them has the clock, and whatever any takes starts it anew.
 """
 
 from __future__ import annotations
@@ -16,15 +19,21 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ..errors import SubscriptionStalled
+from ..protocol.overflow import Overflow
+from .outlet import Mark
 
 if TYPE_CHECKING:
+    from .group import Group
     from .link import Link
+    from .parcel import Delivery
     from .subscription import Subscription
 
 __all__ = ["WARNING_SECONDS", "Stalls"]
 
 # Seconds without credit after which the log names a subscription, once.
 WARNING_SECONDS = 5.0
+# Members of a group that a line of the log names.
+NAMED_MEMBERS = 8
 # Between two looks at one subscription: its stall may be as short as it likes.
 LEAST_SECONDS = 0.01
 # Clocks that were forgotten are swept out when they are more than the others, and more than this.
@@ -40,14 +49,15 @@ class _Clock:
         self.subscription = subscription
         #: forgotten
         self.is_over = False
+        # Its last message is before this, and may have been on its way already.
+        self.mark = Mark()
         self.start(now)
 
     def start(self, now: float) -> None:
         """It has moved."""
         self.since = now
         self.moves = _moves(self.subscription)
-        # Its last message is before this, and may have been on its way already.
-        self.mark: tuple[int, int] | None = self.link.outlet.mark()
+        self.link.outlet.place(self.mark)
 
 
 @final
@@ -84,6 +94,7 @@ class Stalls:
         clock = self._clocks.pop(subscription, None)
         if clock is not None:
             clock.is_over = True
+            clock.link.outlet.forget(clock.mark)
             # The entry stays until it is due, and must not keep them alive.
             del clock.link, clock.subscription
 
@@ -105,16 +116,16 @@ class Stalls:
             if clock.is_over:
                 continue
             subscription = clock.subscription
-            if not subscription.waiting:
+            head = (subscription.group or subscription).head
+            if head is None:
                 self.forget(subscription)
                 continue
-            self._note_progress(clock)
+            self._note_progress(clock, head)
             if now - clock.since >= subscription.stall:
                 clock.link.end_subscription(subscription, _stalled(subscription))
                 continue
             if now - clock.since >= WARNING_SECONDS and not subscription.warned:
-                subscription.warned = True
-                _warn(clock)
+                subscription.warned = _warn(clock)
             if subscription.warned and subscription.stall == math.inf:
                 self.forget(subscription)
             else:
@@ -123,20 +134,24 @@ class Stalls:
     def _look_again(self, clock: _Clock, now: float) -> None:
         subscription = clock.subscription
         seconds = subscription.stall if subscription.warned else min(subscription.stall, WARNING_SECONDS)
-        heapq.heappush(self._due, (max(clock.since + seconds, now + LEAST_SECONDS), next(self._numbers), clock))
+        due = clock.since + seconds
+        if due <= now:
+            # The log had too much to say to name it.
+            due = min(clock.since + subscription.stall, now + WARNING_SECONDS)
+        heapq.heappush(self._due, (max(due, now + LEAST_SECONDS), next(self._numbers), clock))
 
-    def _note_progress(self, clock: _Clock) -> None:
-        outlet, subscription = clock.link.outlet, clock.subscription
-        if clock.mark is not None or subscription.can_start(subscription.waiting[0]):
-            clock.since = max(clock.since, outlet.moved_at)
-        if clock.mark is not None and outlet.has_sent(clock.mark):
-            # What leaves from now on is not its.
-            clock.mark = None
+    def _note_progress(self, clock: _Clock, head: Delivery) -> None:
+        # What leaves when its own messages have left is others', but for one with credit.
+        moved_at = clock.mark.moved_at
+        if moved_at is None or clock.subscription.can_start(head):
+            moved_at = clock.link.outlet.moved_at
+        clock.since = max(clock.since, moved_at)
 
 
 def _moves(subscription: Subscription) -> tuple[int, int]:
-    """Differs whenever credit came, or a message was delivered."""
-    return subscription.returned, subscription.messages
+    """Differs whenever credit came, or a message was delivered; in a group to any of its members."""
+    group = subscription.group
+    return subscription.returned, subscription.messages if group is None else group.uses
 
 
 def _figures(subscription: Subscription) -> str:
@@ -154,14 +169,49 @@ def _stalled(subscription: Subscription) -> SubscriptionStalled:
     )
 
 
-def _warn(clock: _Clock) -> None:
-    subscription = clock.subscription
-    clock.link.hub.log.say(
-        clock.link.account.key,
-        "%r gave no credit back for %g s on its subscription to %r: %s; publishers to it wait. It should take messages "
-        "faster, or subscribe with an overflow that drops",
-        clock.link,
+def _warn(clock: _Clock) -> bool:
+    """Name it in the log; whether that was possible."""
+    link, subscription = clock.link, clock.subscription
+    if subscription.group is not None:
+        return _warn_of_group(link, subscription.group)
+    outcome = "publishers to it wait. It should take messages faster, or subscribe with an overflow that drops"
+    if subscription.overflow is not Overflow.BLOCK:
+        outcome = (
+            f"what its overflow {subscription.overflow.value!r} drops meanwhile is lost to it. Its program is stopped, "
+            f"or should let its bus run"
+        )
+    return link.hub.log.say(
+        f"{link.account.key}, subscriptions without credit",
+        "%r gave no credit back for %g s on its subscription to %r: %s; %s",
+        link,
         WARNING_SECONDS,
         subscription.pattern,
         _figures(subscription),
+        outcome,
+        name=f"{subscription.pattern!r} of peer {link.number}",
     )
+
+
+def _warn_of_group(link: Link, group: Group) -> bool:
+    members = group.members
+    names = ", ".join(repr(member.link) for member in members[:NAMED_MEMBERS])
+    more = f" and {len(members) - NAMED_MEMBERS} more" if len(members) > NAMED_MEMBERS else ""
+    has_said = link.hub.log.say(
+        f"{link.account.key}, subscriptions without credit",
+        "the group %r on %r took nothing for %g s: %d messages wait and %d are outstanding at its %d members, %s%s; "
+        "publishers to it wait. They should take messages faster, or more should join them",
+        group.name,
+        group.pattern,
+        WARNING_SECONDS,
+        group.waiting_messages,
+        sum(member.outstanding for member in members),
+        len(members),
+        names,
+        more,
+        name=f"the group {group.name!r} on {group.pattern!r}",
+    )
+    if has_said:
+        for member in members:
+            # Whoever has the clock next.
+            member.warned = True
+    return has_said

@@ -169,8 +169,7 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
 
 def _stall(subscription: Subscription) -> float | None:
     """Seconds without credit that end it; None where none do, for JSON has no infinity."""
-    ends = subscription.has_stall and subscription.stall != math.inf
-    return subscription.stall if ends else None
+    return subscription.stall if subscription.stall != math.inf else None
 
 
 def _peer(link: Link) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Subscription(Sink):
     """One subscription of one link.
 
     ``strip``: deliver without the descriptors where the link carries none; else such messages are lost, and said to be.
-    ``stall``: seconds without credit, while messages wait, that end it (``stalls``).
+    ``stall``: seconds without credit, while messages wait, that end it (``stalls``); infinite in a group, and where
+    it drops.
     """
 
     __slots__ = (
@@ -90,11 +91,6 @@ class Subscription(Sink):
         self._front = encode(Kind.DELIVER, correlation=number, payload=bytes(DELIVER_COUNTS.size))[
             : -DELIVER_COUNTS.size
         ]
-
-    @property
-    def has_stall(self) -> bool:
-        """Whether it ends when no credit comes back."""
-        return self.group is None and self.overflow is Overflow.BLOCK
 
     @property
     def outstanding(self) -> int:
@@ -182,6 +178,9 @@ class Subscription(Sink):
         """It ends before it is left, and what waits is lost: how many messages the subscriber has not heard of."""
         self.ended = True
         waiting = self.waiting_messages
+        if self.group is not None and len(self.group.members) == 1:
+            # With its last member a group ends.
+            waiting += self.group.waiting_messages
         self.lost += waiting
         return self.untold + waiting
 

@@ -31,6 +31,7 @@ async def sweep(hub: Hub, rates: Rates) -> None:
         await trio.sleep(SWEEP_SECONDS)
         now = trio.current_time()
         rates.sample(hub.counters, now)
+        hub.log.sum_up()
         _tidy(hub)
         _look_after(hub, now)
         hub.settle()

@@ -7,11 +7,13 @@ is followed by a pause in proportion.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from ..protocol.frame import Kind, control
+from ..topic import is_reserved, overlaps
 from .group import Group
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class Watches:
         hub = self._hub
         left = watch.servers
         if left:
-            for _ in hub.switchboard.router.overlapping(watch.pattern):
+            for _ in self._servers(watch.pattern):
                 left -= 1
                 if left <= 0:
                     break
@@ -111,3 +113,10 @@ class Watches:
             else:
                 return False
         return True
+
+    def _servers(self, pattern: str) -> Iterator[object]:
+        """Whatever serves there, pages of the broker's own included."""
+        switchboard = self._hub.switchboard
+        if is_reserved(pattern):
+            yield from (topic for topic in switchboard.internal if overlaps(pattern, topic))
+        yield from switchboard.router.overlapping(pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 from ..protocol.frame import Kind, control
@@ -30,9 +31,9 @@ class Windows:
 
     def settle(self) -> None:
         """At the end of a turn: tell what is due now, and note what is to be told within a second."""
-        if not self._link.pump.is_open or self._is_held():
+        if not self._link.pump.is_open:
             return
-        if any(intake.moved and intake.due() for intake in self._intakes):
+        if any(intake.moved and intake.due() for intake in self._growing()):
             self._tell()
         elif self._publishes.taken_messages != self._publishes.told_messages:
             self._link.hub.untold[self._link] = None
@@ -43,14 +44,16 @@ class Windows:
             self._tell()
             self._link.hub.touched[self._link] = None
 
-    def _is_held(self) -> bool:
-        """Whether there is no more window for this peer, whatever it has used."""
+    def _growing(self) -> Sequence[Intake]:
+        """Those that may be granted more; the others keep what they have, however much is taken over."""
         hub = self._link.hub
-        return hub.is_stopping or hub.admission.is_overdrawn(self._link.account)
+        if hub.is_stopping:
+            return ()
+        # Requests and replies have ended when their links have: nothing of them can be left behind.
+        return self._intakes[1:] if hub.admission.is_overdrawn(self._link.account) else self._intakes
 
     def _tell(self) -> None:
-        if not self._is_held():
-            for intake in self._intakes:
-                intake.grant()
+        for intake in self._growing():
+            intake.grant()
         self._publishes.told_messages = self._publishes.taken_messages
         self._link.outlet.put(Lane.CONTROL, control(Kind.WINDOW, list(self.told())))

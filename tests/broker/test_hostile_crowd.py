@@ -54,4 +54,6 @@ def test_crowd_harms_nobody_and_leaves_nothing(
     page = status(common)
     assert {peer["name"] for peer in page["peers"]} == {"healthy publisher", "healthy subscriber", None}
     assert len(page["subscriptions"]) == len(page["servers"]) == 3
-    assert not [line for line in log_lines(common) if "was sent away" not in line and "held back" not in line]
+    # On a slow machine some of those who never read have been without credit for 5 s.
+    expected = ("was sent away", "held back", "gave no credit back")
+    assert not [line for line in log_lines(common) if not any(part in line for part in expected)]

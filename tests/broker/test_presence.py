@@ -85,22 +85,29 @@ class TestEvents:
                 while (found := event(reader))[1]["id"] != peer.number:
                     assert found[1]["id"] != before + 1
 
-    @pytest.mark.parametrize("group", [None, "g"])
-    def test_reader_that_does_not_read_them_is_ended(self, group: str | None) -> None:
+    @pytest.mark.parametrize(("group", "members"), [(None, [1]), ("g", [1, 5])])
+    def test_reader_that_does_not_read_them_is_ended(self, group: str | None, members: list[int]) -> None:
         with BrokerProcess("--limit", "stall_seconds=1000") as broker, Raw(broker.stream) as reader:
-            reader.subscribe("$SYS.peer.joined", 1, (1, 1 << 20, 1), group=group)
+            for number in members:
+                reader.subscribe("$SYS.peer.joined", number, (1, 1 << 20, 1), group=group)
             reader.subscribe("$SYS.peer.joined", 3, (1 << 20, 1 << 30, 1))
-            for count in range(4098):
+            for count in range(len(members) + 4097):
                 with Raw(broker.stream):
                     pass
-                if count == 4096:
-                    # One was delivered, and as many wait as may.
-                    assert reader.request("$SYS.status", 5)["totals"]["stalled"] == 0
-            error = reader.expect(Kind.ERROR)
-            assert (error.correlation, error.body["code"]) == (1, "stalled")
-            assert "4096" in error.body["text"]
-            reader.send(reader.control(Kind.UNSUBSCRIBE, correlation=1))
-            assert reader.expect(Kind.OK).correlation == 1
+                if count == len(members) + 4095:
+                    # Each was given one, and as many wait as may.
+                    assert reader.request("$SYS.status", 7)["totals"]["stalled"] == 0
+            for number in members:
+                error = reader.expect(Kind.ERROR)
+                assert (error.correlation, error.body["code"]) == (number, "stalled")
+                assert "4096" in error.body["text"]
+            # What waited for a group is lost to its last member.
+            fronts = [frame for frame in reader.passed if frame.kind is Kind.DELIVER and frame.correlation in members]
+            told = [(frame.correlation, *frame.body) for frame in fronts]
+            assert told == [*((number, 1, 0) for number in members), (members[-1], 0, 4097)]
+            for number in members:
+                reader.send(reader.control(Kind.UNSUBSCRIBE, correlation=number))
+                assert reader.expect(Kind.OK).correlation == number
             # The other one goes on.
             with Raw(broker.stream) as peer:
                 assert event_of(reader, peer.number, "joined")

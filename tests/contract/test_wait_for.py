@@ -94,6 +94,15 @@ async def test_servers_are_waited_for(runtime: Runtime, connect: Connect, topic:
             await runtime.gather(ask, serve)
 
 
+async def test_broker_serves_pages_of_its_own(connect: Connect) -> None:
+    async with connect() as bus:
+        await bus.wait_for("$SYS.status", servers=1, timeout=60)
+        await bus.wait_for("$SYS.*", servers=4, timeout=60)
+        for pattern, servers in (("$SYS.status", 2), ("$SYS.nothing", 1), ("*.status", 1)):
+            with pytest.raises(TimeoutError):
+                await bus.wait_for(pattern, servers=servers, timeout=0.02)
+
+
 async def test_wait_in_vain_names_topic_and_time(connect: Connect, topic: str) -> None:
     async with connect() as bus:
         with pytest.raises(TimeoutError, match=rf"1 subscriptions to '{topic}' were not there within 0\.05 s"):
