@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OVERHEAD", "Held"]
 
-# Bytes that keeping anything costs besides its own, in the link's account: or a queue of messages that are nearly empty
-# would take many times what it may.
-OVERHEAD = 256
+# Bytes that keeping anything takes besides its frames, in the link's account: or a queue of messages that are nearly
+# empty would take many times what it may. A message was measured to take 310 to 480.
+OVERHEAD = 384
 _ANY = 1 << 62
 
 
 @final
 class Held:
     """Messages of one run in one slice, or the frames of one message. Takes a hold of its own on what it keeps.
+
+    ``cost``: bytes that are kept, with what was dropped or delivered of them; ``overhead``: what that takes beyond.
 
     Of the ``count`` messages in the slice ``left`` are still here, from ``at`` on, and the first ``skipped`` of those
     were dropped: where they end is looked up when it matters, for a flood must not cost a look at each of its messages.
@@ -32,7 +34,9 @@ class Held:
     #: kept values wait elsewhere
     retained = False
 
-    __slots__ = ("at", "cost", "count", "end", "fds", "frames", "left", "nfds", "presence", "skipped", "tally")
+    __slots__ = (
+        "at", "cost", "count", "end", "fds", "frames", "left", "nfds", "overhead", "presence", "skipped", "tally",
+    )  # fmt: skip
 
     def __init__(
         self, source: Delivery, frames: Sequence[bytes], count: int, end: int, *, nfds: int = 0, tally: Tally | None
@@ -45,8 +49,11 @@ class Held:
         self.fds: SharedFds | None = source.fds if nfds else None
         self.nfds = nfds
         self.tally = tally
-        #: bytes that are kept, with what was dropped or delivered of them
         self.cost = source.cost if source.count == 1 else len(frames[0])
+        self.overhead = OVERHEAD
+        if source.count == 1 and len(frames[0]) != self.cost:
+            # What pieces have in front of them is not in the cost.
+            self.overhead += sum(map(len, frames)) - self.cost
         self.presence.keep()
         if self.fds is not None:
             self.fds.hold()

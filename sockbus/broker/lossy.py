@@ -13,7 +13,7 @@ from typing import final
 from ..errors import SubscriptionStalled
 from ..protocol.inbox import fit, topics
 from ..protocol.overflow import Overflow
-from .held import OVERHEAD, Held
+from .held import Held
 from .parcel import Parcel, Tally
 from .subscription import Receiver, Subscription
 
@@ -267,13 +267,13 @@ class Lossy(Subscription):
         self._messages += held.messages
         self._bytes += held.cost
         self._fds += held.nfds
-        self.link.holdings.add(held.cost + OVERHEAD, held.nfds)
+        self.link.holdings.add(held.cost + held.overhead, held.nfds)
 
     def _release(self, held: Held) -> None:
         self._messages -= held.messages
         self._bytes -= held.cost
         self._fds -= held.nfds
-        self.link.holdings.add(-held.cost - OVERHEAD, -held.nfds)
+        self.link.holdings.add(-held.cost - held.overhead, -held.nfds)
         held.release()
 
     def _tidy(self, held: Held) -> None:

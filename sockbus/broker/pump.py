@@ -55,7 +55,10 @@ class Pump:
         self._sender = 0
         self._intake = link.publish_intake
         self._plans: dict[bytes, Plan[Sink]] = {}
-        self._held: dict[Parcel, None] = {}
+        # What waits somewhere, and what each costs besides its bytes.
+        self._held: dict[Parcel, int] = {}
+        #: the sum of that
+        self.overhead_bytes = 0
         # What the unanswered flush waits for: parcels, and a publish of which pieces are to come.
         self._barrier: set[Parcel] = set()
         self._flush = self._flush_awaits = 0
@@ -124,12 +127,14 @@ class Pump:
         """Whether something that was published waits somewhere, or has not come whole."""
         return bool(self._held or self.arrivals)
 
-    def parcel_done(self, parcel: Parcel) -> None:
-        """A parcel has left every sink: the flush that waits for it."""
-        self._held.pop(parcel, None)
+    def parcel_done(self, parcel: Parcel) -> int:
+        """A parcel has left every sink: what it cost besides its bytes, and the flush that waits for it."""
+        overhead = self._held.pop(parcel, 0)
+        self.overhead_bytes -= overhead
         if self._barrier:
             self._barrier.discard(parcel)
             self._check_flushed()
+        return overhead
 
     def _dispatch(self, run: Run) -> None:
         handler = self._handlers.get(run.kind)
@@ -177,7 +182,8 @@ class Pump:
         self.link.presence.keep()
         self.hub.offer(parcel, sinks)
         if parcel.pending:
-            self._held[parcel] = None
+            self._held[parcel] = overhead = parcel.overhead
+            self.overhead_bytes += overhead
 
     def _plan(self, raw: bytes) -> Plan[Sink]:
         plan = self.hub.router.plan(publishable(raw))

@@ -191,6 +191,19 @@ class TestBounds:
             sink.close()
         assert (link.hub.queued_bytes, publisher.kept) == (0, 0)
 
+    def test_pieces_count_for_the_link_with_what_is_in_front_of_them(
+        self, publisher: Publisher, link: Receiver
+    ) -> None:
+        sink = lossy(link, Overflow.DROP_OLDEST, (1, ANY, ANY))
+        sink.offer(publisher.message())
+        parcel = publisher.message(100, pieces=17)
+        sink.offer(parcel)
+        assert link.holdings.bytes == sum(map(len, parcel.frames)) + OVERHEAD
+        sink.offer(publisher.message(100))
+        assert link.holdings.bytes == 100 + OVERHEAD
+        sink.close()
+        assert link.holdings.bytes == 0
+
     @pytest.mark.parametrize("overflow", DROPPING)
     def test_link_keeps_no_more_descriptors_than_it_may(self, publisher: Publisher, overflow: Overflow) -> None:
         link = Receiver(link_fds=4)
