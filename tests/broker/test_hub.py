@@ -70,7 +70,7 @@ def left_behind(hub: Hub) -> dict[str, object]:
         "accounts": {name: account.orphaned_bytes for name, account in hub.admission._accounts.items()},
         "connections": hub.admission._connections,
         "kept values": len(hub.retained.values),
-        "kept bytes": hub.retained.bytes + hub.retained._old_bytes,
+        "kept bytes": hub.retained.bytes + hub.retained.old_bytes,
         "kept fds": hub.retained.held_fds,
         "watches": len(hub.watches._waiting),
         "pidfds": len(hub.mortality._links) + len(hub.mortality._pidfds),
