@@ -26,7 +26,7 @@ _ANY = 1 << 62
 class Lossy(Subscription):
     """A subscription whose policy is not "block"."""
 
-    __slots__ = ("_arrived", "_bytes", "_fds", "_messages", "_next", "_queue")
+    __slots__ = ("_arrived", "_bytes", "_charged", "_fds", "_messages", "_next", "_queue", "_with_fds")
 
     def __init__(
         self,
@@ -42,6 +42,9 @@ class Lossy(Subscription):
         # In order; by topic where only the newest of each is kept, else by number.
         self._queue: collections.OrderedDict[bytes | int, Held] = collections.OrderedDict()
         self._messages = self._bytes = self._fds = 0
+        # Of the link's bytes; and what has descriptors, with its key.
+        self._charged = 0
+        self._with_fds: collections.OrderedDict[Held, bytes | int] = collections.OrderedDict()
         # The numbers of the next message to come, and of the next one of which the subscriber is to hear.
         self._arrived = self._next = 0
 
@@ -162,9 +165,10 @@ class Lossy(Subscription):
         )
 
     def _keep_newest(self, parcel: Parcel, at: int, left: int) -> None:
-        if not self._make_link_hold(self.sent_fds(parcel)):
+        if not self._link_can_hold(self.sent_fds(parcel)):
             self._lose(parcel.tally, left)
             return
+        self._make_link_hold(self.sent_fds(parcel))
         self._put(self._arrived, self._held(parcel, at, None, left, self._arrived))
         while self._messages > 1:
             held = self._oldest()
@@ -207,6 +211,10 @@ class Lossy(Subscription):
             self._put_latest(topic, self._held(parcel, start, after, 1, number))
 
     def _put_latest(self, topic: bytes, held: Held) -> None:
+        if not self._link_can_hold(held.nfds):
+            self._lose(held.tally, 1)
+            held.release()
+            return
         replaced = self._queue.pop(topic, None)
         if replaced is not None:
             self._drop(replaced)
@@ -216,11 +224,8 @@ class Lossy(Subscription):
             or self._fds + held.nfds > self.capacity_fds
         ):
             self._drop_oldest()
-        if self._make_link_hold(held.nfds):
-            self._put(topic, held)
-        else:
-            self._lose(held.tally, 1)
-            held.release()
+        self._make_link_hold(held.nfds)
+        self._put(topic, held)
 
     # The queue
 
@@ -253,11 +258,20 @@ class Lossy(Subscription):
             fits, after = fit(data, at, len(data), fits - 1, _ANY)
         return fits, after
 
-    def _make_link_hold(self, fds: int) -> bool:
-        """Drop the oldest until the link may hold more, as far as that helps; whether it may."""
-        while self._queue and not self.link.holdings.has_room(fds):
+    def _link_can_hold(self, fds: int) -> bool:
+        """Whether the link may hold one more message, or might if this subscription dropped what it keeps."""
+        holdings = self.link.holdings
+        return holdings.has_room(fds) or holdings.would_have_room(fds, self._charged, self._fds)
+
+    def _make_link_hold(self, fds: int) -> None:
+        """Drop the oldest, as far as it takes, where the link can hold one more: for descriptors what has some."""
+        holdings = self.link.holdings
+        while self._queue and not holdings.has_room(0):
             self._drop_oldest()
-        return self.link.holdings.has_room(fds)
+        while self._with_fds and not holdings.has_room(fds):
+            held, key = next(iter(self._with_fds.items()))
+            del self._queue[key]
+            self._drop(held)
 
     def _oldest(self) -> Held | None:
         return next(iter(self._queue.values()), None)
@@ -267,20 +281,28 @@ class Lossy(Subscription):
         self._messages += held.messages
         self._bytes += held.cost
         self._fds += held.nfds
-        self.link.holdings.add(held.cost + held.overhead, held.nfds)
+        if held.nfds:
+            self._with_fds[held] = key
+        self._charge(held.cost + held.overhead, held.nfds)
 
     def _release(self, held: Held) -> None:
         self._messages -= held.messages
         self._bytes -= held.cost
         self._fds -= held.nfds
-        self.link.holdings.add(-held.cost - held.overhead, -held.nfds)
+        if held.nfds:
+            del self._with_fds[held]
+        self._charge(-held.cost - held.overhead, -held.nfds)
         held.release()
+
+    def _charge(self, size: int, fds: int) -> None:
+        self._charged += size
+        self.link.holdings.add(size, fds)
 
     def _tidy(self, held: Held) -> None:
         before = held.cost
         held.tidy()
         self._bytes -= before - held.cost
-        self.link.holdings.add(held.cost - before, 0)
+        self._charge(held.cost - before, 0)
 
     def _skip(self, held: Held, messages: int) -> None:
         held.skipped += messages

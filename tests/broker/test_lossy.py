@@ -191,6 +191,50 @@ class TestBounds:
             sink.close()
         assert (link.hub.queued_bytes, publisher.kept) == (0, 0)
 
+    @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.LATEST])
+    @pytest.mark.parametrize(("queue_bytes", "fds"), [(ANY, 4), (ANY, 5), (4 * (200 + OVERHEAD) + 1, 0)])
+    def test_nothing_is_dropped_for_a_message_that_finds_no_room_all_the_same(
+        self, publisher: Publisher, overflow: Overflow, queue_bytes: int, fds: int
+    ) -> None:
+        """Another subscription of the link has what it may keep: fds, or bytes."""
+        link = Receiver(queue_bytes=queue_bytes, link_fds=4)
+        sink, other = lossy(link, overflow, (4, ANY, ANY)), lossy(link, overflow)
+        sink.messages = other.messages = 0
+        for topic in "abcd":
+            sink.offer(publisher.message(200, topic=topic))
+        other.offer(publisher.message(3000, fds=fds))
+        tally = Tally(publisher, 1, 1)
+        sink.offer(publisher.message(200, fds=int(fds > 0), tally=tally, topic="a"))
+        assert (sink.waiting_messages, sink.lost, other.waiting_messages, tally.dropped) == (4, 1, 1, 1)
+        other.close()
+        assert take_all(link, sink) == [(0, 0), (1, 0), (2, 0), (3, 0), (-1, 1)]
+        assert (link.holdings.fds, link.hub.queued_bytes, publisher.kept) == (0, 0, 0)
+
+    @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.LATEST])
+    def test_only_messages_with_fds_make_room_for_fds(self, publisher: Publisher, overflow: Overflow) -> None:
+        link = Receiver(link_fds=4)
+        sink, other = lossy(link, overflow, (9, ANY, ANY)), lossy(link, overflow, (9, ANY, ANY))
+        sink.messages = other.messages = 0
+        other.offer(publisher.message(fds=2))
+        for number, fds in enumerate([0, 1, 0, 1, 0, 3]):
+            sink.offer(publisher.message(fds=fds, topic=str(number)))
+        assert (sink.waiting_messages, sink.lost, link.holdings.fds) == (5, 1, 2 + 1 + 3)
+        sink.messages = 9
+        sink.progress()
+        assert link.story == [(1, 0), (3, 1), (4, 0), (5, 0), (6, 0), (-1, 0)]
+        other.close()
+        assert (link.holdings.fds, link.hub.queued_bytes, sink._charged, len(sink._with_fds)) == (0, 0, 0, 0)
+
+    def test_messages_that_are_gone_take_no_room_on_the_link(self, publisher: Publisher) -> None:
+        """Of each run all but the last is dropped; until somebody tidies up, its bytes are all there."""
+        link = Receiver(queue_bytes=20_000)
+        sinks = [lossy(link, Overflow.DROP_OLDEST, (1, ANY, ANY)) for _ in range(8)]
+        for sink in sinks:
+            sink.messages = 0
+            sink.offer(publisher.run(99))
+        assert [(sink.waiting_messages, sink.lost) for sink in sinks] == [(1, 98)] * 8
+        assert link.holdings.bytes < 20_000 + 9900 + OVERHEAD
+
     def test_pieces_count_for_the_link_with_what_is_in_front_of_them(
         self, publisher: Publisher, link: Receiver
     ) -> None:
