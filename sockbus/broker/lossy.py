@@ -195,26 +195,25 @@ class Lossy(Subscription):
                     self._drop_oldest()
 
     def _keep_latest(self, parcel: Parcel, at: int, left: int) -> None:
-        data = parcel.frames[0]
+        if not self._link_can_hold(self.sent_fds(parcel)):
+            self._lose(parcel.tally, left)
+            return
         if parcel.count == 1:
+            data = parcel.frames[0]
             topic = next(topics(data, 0, len(data)))[0]
             self._put_latest(topic, self._held(parcel, 0, None, 1, self._arrived))
             return
-        newest: dict[bytes, tuple[int, int, int]] = {}
-        number = self._arrived - left
-        for topic, start, after in topics(data, at, len(data)):
-            number += 1
-            newest.pop(topic, None)
-            newest[topic] = start, after, number
+        newest = parcel.newest
+        if left < parcel.count:
+            newest = [each for each in newest if each[1] > parcel.count - left]
+        # Of more topics than there is room for, the first would only be evicted by the others.
+        newest = newest[-self.capacity_messages :]
         self.lost += left - len(newest)
-        for topic, (start, after, number) in newest.items():
-            self._put_latest(topic, self._held(parcel, start, after, 1, number))
+        before = self._arrived - parcel.count
+        for topic, place, frame in newest:
+            self._put_latest(topic, Held(parcel, (frame,), 1, before + place, tally=None))
 
     def _put_latest(self, topic: bytes, held: Held) -> None:
-        if not self._link_can_hold(held.nfds):
-            self._lose(held.tally, 1)
-            held.release()
-            return
         replaced = self._queue.pop(topic, None)
         if replaced is not None:
             self._drop(replaced)

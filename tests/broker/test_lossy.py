@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sockbus.broker.held import OVERHEAD
 from sockbus.broker.lossy import Lossy
 from sockbus.broker.parcel import Tally
+from sockbus.protocol.inbox import topics
 from sockbus.protocol.overflow import Overflow
 from tests.broker.links import Files, Publisher, Receiver
 
@@ -92,6 +93,41 @@ class TestPolicies:
         sink.offer(publisher.run(9, topics=["a", "bb", "c"]))
         sink.offer(publisher.run(2, topics=["bb"]))
         assert take_all(link, sink)[3:] == [(9, 6), (11, 1), (13, 1), (-1, 0)]
+
+    def test_latest_topics_of_a_run_are_looked_up_once_for_all(
+        self, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[int] = []
+
+        def counted(buffer: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+            looked.append(end)
+            return topics(buffer, start, end)
+
+        monkeypatch.setattr("sockbus.broker.parcel.topics", counted)
+        links = [Receiver() for _ in range(5)]
+        sinks = [lossy(link, Overflow.LATEST, (1 + credit, ANY, ANY)) for credit, link in enumerate(links)]
+        parcel = publisher.run(8, topics=["a", "bb", "c"])
+        for sink in sinks:
+            sink.offer(parcel)
+        assert looked == [parcel.cost]
+        # Of a run that was taken in part only the rest, and of that as much as there is room for.
+        assert [take_all(link, sink) for link, sink in zip(links, sinks, strict=True)] == [
+            [(0, 0), (7, 6), (-1, 0)],
+            [(0, 0), (1, 0), (6, 4), (7, 0), (-1, 0)],
+            [(0, 0), (1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (-1, 0)],
+            [*((number, 0) for number in range(4)), (5, 1), (6, 0), (7, 0), (-1, 0)],
+            [*((number, 0) for number in range(8)), (-1, 0)],
+        ]
+
+    def test_latest_of_more_topics_than_it_keeps_are_the_last(self, publisher: Publisher, link: Receiver) -> None:
+        sink = lossy(link, Overflow.LATEST)
+        sink.offer(publisher.run(3))
+        for topic in "xib":
+            sink.offer(publisher.message(topic=topic))
+        sink.offer(publisher.run(9, topics="abcdefghi"))
+        assert (sink.waiting_messages, sink.lost) == (3, 9)
+        assert take_all(link, sink)[3:] == [(12, 9), (13, 0), (14, 0), (-1, 0)]
+        assert link.hub.queued_bytes == 0
 
     @pytest.mark.parametrize("last", [1, 5])
     def test_disconnect_ends_at_the_first_that_does_not_fit(
