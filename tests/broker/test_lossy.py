@@ -182,7 +182,7 @@ class TestBounds:
         sink.offer(publisher.message(200))
         for size in sizes:
             sink.offer(publisher.run(7, size))
-            assert sink._bytes <= 200
+            assert sink._queue.bytes <= 200
         story = take_all(link, sink)
         assert sum(lost for _, lost in story) + len(story) - 1 == 1 + 7 * len(sizes)
 
@@ -259,7 +259,12 @@ class TestBounds:
         sink.progress()
         assert link.story == [(1, 0), (3, 1), (4, 0), (5, 0), (6, 0), (-1, 0)]
         other.close()
-        assert (link.holdings.fds, link.hub.queued_bytes, sink._charged, len(sink._with_fds)) == (0, 0, 0, 0)
+        assert (link.holdings.fds, link.hub.queued_bytes, sink._queue._charged, len(sink._queue._with_fds)) == (
+            0,
+            0,
+            0,
+            0,
+        )
 
     def test_messages_that_are_gone_take_no_room_on_the_link(self, publisher: Publisher) -> None:
         """Of each run all but the last is dropped; until somebody tidies up, its bytes are all there."""
@@ -301,7 +306,7 @@ class TestBounds:
         sink.offer(publisher.run(600))
         for untidy in link.hub.untidy:
             untidy.tidy()
-        (held,) = sink._queue.values()
+        (held,) = sink._queue.entries.values()
         assert len(held.frames[0]) == 100
         assert link.hub.queued_bytes == 100 + OVERHEAD
         assert take_all(link, sink)[:1] == [(0, 0)]
@@ -325,7 +330,7 @@ class TestTelling:
         sink._arrived = sink._next = 0
         sink.offer(publisher.run(6))
         sink._arrived += 5 << 32
-        for held in sink._queue.values():
+        for held in sink._queue.entries.values():
             held.end += 5 << 32
         assert sum(lost for _, lost in take_all(link, sink)) == 5 << 32
 
@@ -472,7 +477,7 @@ def test_whatever_happens_it_is_as_in_the_model_and_every_message_is_accounted_f
         assert (sink.waiting_messages, sink.ended) == (len(model.waiting), model.ended)
         assert sink.lost == matched - len(link.got) - sink.waiting_messages
         assert link.hub.queued_bytes == link.holdings.bytes
-    assert (publisher.kept, link.hub.queued_bytes, sink._bytes, sink._messages) == (0, 0, 0, 0)
+    assert (publisher.kept, link.hub.queued_bytes, sink._queue.bytes, sink._queue.messages) == (0, 0, 0, 0)
     # A gap is exactly as long as what is said to be lost in it.
     expected = 0
     for number, lost in link.story[:-1]:
