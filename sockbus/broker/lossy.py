@@ -242,10 +242,10 @@ class Lossy(Subscription):
         if parcel.count == 1:
             there_is = messages > 0 and size <= room and queue.fds + self.sent_fds(parcel) <= self.capacity_fds
             return int(there_is or not queue.entries), len(data)
+        if messages <= 0 or room <= 0 or queue.fds > self.capacity_fds:
+            return 0, at
         if left <= messages and size <= room:
             return left, len(data)
-        if messages <= 0 or room <= 0:
-            return 0, at
         fits, after = fit(data, at, len(data), messages, room)
         if after - at > room and (fits > 1 or queue.entries):
             # The last one may start, but does not fit.

@@ -213,6 +213,19 @@ class TestBounds:
         assert all(parcel.fds.holders == 1 for parcel in parcels if isinstance(parcel.fds, Files))
         assert link.holdings.fds == 0
 
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize("overflow", POLICIES)
+    def test_nothing_joins_more_descriptors_than_there_is_capacity_for(
+        self, publisher: Publisher, link: Receiver, overflow: Overflow, count: int
+    ) -> None:
+        sink = lossy(link, overflow, (9, ANY, 4))
+        sink.offer(publisher.message(fds=4))
+        sink.offer(publisher.message(fds=5))
+        sink.offer(publisher.run(count, topics="ab"))
+        kept = {Overflow.DROP_NEWEST: (1, 5), Overflow.DISCONNECT: (0, 0)}
+        assert (sink.waiting_messages, link.holdings.fds) == kept.get(overflow, (count, 0))
+        assert sink.lost == 1 + count - sink.waiting_messages
+
     @pytest.mark.parametrize("overflow", DROPPING)
     def test_link_keeps_no_more_than_it_may(self, publisher: Publisher, overflow: Overflow) -> None:
         link = Receiver(queue_bytes=1000)
