@@ -68,6 +68,7 @@ class Pump:
         self._publishing = 0
         self._gathered: Run | None = None
         self._gathered_sinks: tuple[Sink, ...] = ()
+        self._gathered_most = 0
         self._clerk = Clerk(link)
         self._handlers: dict[int, Callable[[Run], None]] = {
             **self._clerk.handlers,
@@ -167,7 +168,7 @@ class Pump:
                 run.start == gathered.end
                 and run.buffer is gathered.buffer
                 and run.end - gathered.start <= MAX_RUN
-                and gathered.count * len(sinks) < GATHERED_OFFERS
+                and gathered.count < self._gathered_most
                 and (plan.sinks is sinks or (len(sinks) <= PLANNED_SINKS and plan.sinks == sinks))
             ):
                 gathered.end = run.end
@@ -175,6 +176,7 @@ class Pump:
                 return
             self._publish_gathered()
         self._gathered, self._gathered_sinks = run, plan.sinks
+        self._gathered_most = GATHERED_OFFERS // (len(plan.sinks) or 1)
 
     def _publish_gathered(self) -> None:
         run, self._gathered = self._gathered, None
