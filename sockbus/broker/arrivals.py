@@ -26,7 +26,7 @@ __all__ = ["Arrivals", "Finish", "Frames"]
 _HEADERS = int(Flag.HEADERS)
 
 Frames = Sequence[bytes]
-#: what is done with a whole message: its first frame, all frames, cost and descriptors
+#: what is done with a whole message: its first frame, all frames in few slices, cost and descriptors
 Finish = Callable[[Run, Frames, int, SharedFds | None], None]
 
 
@@ -125,7 +125,7 @@ class Arrivals:
 
 def _finish(assembly: Assembly, shared: SharedFds | None, finish: Finish) -> None:
     try:
-        finish(assembly.first, assembly.frames, assembly.cost, shared)
+        finish(assembly.first, assembly.joined(), assembly.cost, shared)
     except BaseException:
         # Each checks before it hands anything on.
         if shared is not None:

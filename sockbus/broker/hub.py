@@ -34,8 +34,8 @@ from .subscription import Subscription
 from .watches import Watches
 
 if TYPE_CHECKING:
+    from .holdings import Holdings
     from .link import Link
-    from .lossy import Lossy
 
 __all__ = ["Hub"]
 
@@ -60,8 +60,8 @@ class Hub:
         self.watched: dict[Link, None] = {}
         #: links to tell, within a second, what was taken over of theirs
         self.untold: dict[Link, None] = {}
-        #: subscriptions that keep bytes of messages that are gone, for the sweeper
-        self.untidy: dict[Lossy, None] = {}
+        #: links for whose subscriptions bytes are kept of messages that are gone, for the sweeper
+        self.untidy: dict[Holdings, None] = {}
         self.stalls = Stalls(self.now)
         self.queued_bytes = 0
         self.held_fds = 0

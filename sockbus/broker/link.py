@@ -217,7 +217,7 @@ class Link:
         self.pump.arrivals.close()
         # Before its own subscriptions drop what waits for them, and give it back to whom it is charged.
         self.publish_intake.write_off(self.pump.held_bytes)
-        self.account.orphaned_bytes += self.publish_intake.held_bytes
+        self.account.orphaned_bytes += self.publish_intake.held_bytes + self.pump.overhead_bytes
         hub = self.hub
         was_open = hub.links.pop(self.number, None) is not None
         hub.mortality.forget(self)
@@ -256,11 +256,11 @@ class Link:
         self.publish_intake.take(parcel.cost, parcel.nfds)
         if not parcel.answered:
             self.publish_intake.taken_messages += parcel.count
+        overhead = self.pump.parcel_done(parcel)
         if self.gone:
-            self.hub.orphan_done(self.account, parcel.cost)
+            self.hub.orphan_done(self.account, parcel.cost + overhead)
             self._account()
         else:
-            self.pump.parcel_done(parcel)
             self.hub.touched[self] = None
         self.presence.let_go()
 
@@ -341,7 +341,7 @@ class Link:
     def _account(self) -> None:
         charged = self.outlet.outbox.queued_bytes + self.publish_intake.held_bytes + self.requests_intake.held_bytes
         # Of a message in pieces only what has come.
-        charged += self.replies_intake.held_bytes - self.pump.arrivals.missing_bytes
+        charged += self.replies_intake.held_bytes - self.pump.arrivals.missing_bytes + self.pump.overhead_bytes
         if self.will is not None and not self.gone:
             charged += len(self.will.frame)
         self.hub.queued_bytes += charged - self._charged_bytes

@@ -7,13 +7,12 @@ matches has a number, and what is missing between the numbers of two messages th
 
 from __future__ import annotations
 
-import collections
 from typing import final
 
 from ..errors import SubscriptionStalled
 from ..protocol.inbox import fit, topics
 from ..protocol.overflow import Overflow
-from .held import OVERHEAD, Held
+from .held import Held, Queue
 from .parcel import Delivery, Parcel, Tally
 from .subscription import Receiver, Subscription
 
@@ -26,7 +25,7 @@ _ANY = 1 << 62
 class Lossy(Subscription):
     """A subscription whose policy is not "block"."""
 
-    __slots__ = ("_arrived", "_bytes", "_fds", "_messages", "_next", "_queue")
+    __slots__ = ("_arrived", "_next", "_queue")
 
     def __init__(
         self,
@@ -39,19 +38,17 @@ class Lossy(Subscription):
         overflow: Overflow,
     ) -> None:
         super().__init__(link, number, pattern, credit, strip=strip, overflow=overflow)
-        # In order; by topic where only the newest of each is kept, else by number.
-        self._queue: collections.OrderedDict[bytes | int, Held] = collections.OrderedDict()
-        self._messages = self._bytes = self._fds = 0
+        self._queue = Queue(link.holdings)
         # The numbers of the next message to come, and of the next one of which the subscriber is to hear.
         self._arrived = self._next = 0
 
     @property
     def waiting_messages(self) -> int:
-        return self._messages + len(self.waiting)
+        return self._queue.messages + len(self.waiting)
 
     @property
     def head(self) -> Delivery | None:
-        return super().head or self._oldest()
+        return super().head or self._queue.oldest
 
     def offer(self, parcel: Parcel) -> None:
         tally = parcel.tally
@@ -68,7 +65,7 @@ class Lossy(Subscription):
                 tally.add(without_fds=1)
             return
         taken = at = 0
-        if not self._queue and not self.waiting:
+        if not self._queue.entries and not self.waiting:
             taken, at = self._step(parcel, 0, parcel.count)
             self._next += taken
             if taken < parcel.count:
@@ -85,8 +82,8 @@ class Lossy(Subscription):
         if self.waiting:
             return
         queue = self._queue
-        while queue:
-            key, held = next(iter(queue.items()))
+        while queue.entries:
+            key, held = next(iter(queue.entries.items()))
             if not self.can_start(held):
                 self._blocked()
                 return
@@ -95,35 +92,33 @@ class Lossy(Subscription):
                 self._blocked()
                 return
             if held.skipped:
-                self._tidy(held)
+                queue.tidy(held)
             self.untold += held.end - held.left - self._next
             taken, after = self.take(held, held.at, held.left, held.left)
             self._next = held.end - held.left + taken
             if taken < held.left:
-                held.left -= taken
-                held.at = after
-                self._messages -= taken
+                queue.taken(held, taken, after)
                 self.link.holdings.note_untidy(self)
                 continue
-            del queue[key]
+            del queue.entries[key]
             if held.tally is not None:
                 held.tally.add(delivered=1)
-            self._release(held)
+            queue.release(held)
         self._tell_if_drained()
 
     def tidy(self) -> None:
         """Let go of what is kept of messages that are not here any more."""
-        held = self._oldest()
+        held = self._queue.oldest
         if held is not None and held.is_untidy:
-            self._tidy(held)
+            self._queue.tidy(held)
 
     def close(self) -> None:
         super().close()
-        while self._queue:
-            _, held = self._queue.popitem(last=False)
+        while self._queue.entries:
+            _, held = self._queue.entries.popitem(last=False)
             if held.tally is not None:
                 held.tally.add(dropped=1)
-            self._release(held)
+            self._queue.release(held)
 
     def give_up(self) -> int:
         self.ended = True
@@ -148,16 +143,16 @@ class Lossy(Subscription):
         fits, after = self._fitting(parcel, at, left)
         if fits:
             number = self._arrived - left + fits
-            self._put(number, self._held(parcel, at, after, fits, number))
+            self._queue.put(number, self._held(parcel, at, after, fits, number))
         if fits < left:
             self._lose(parcel.tally, left - fits)
 
     def _keep_all(self, parcel: Parcel, at: int, left: int) -> None:
         fits, after = self._fitting(parcel, at, left)
         if fits == left:
-            self._put(self._arrived, self._held(parcel, at, after, left, self._arrived))
+            self._queue.put(self._arrived, self._held(parcel, at, after, left, self._arrived))
             return
-        waiting = self._messages + left
+        waiting = self._queue.messages + left
         self._lose(parcel.tally, left)
         self.link.end_subscription(
             self,
@@ -170,15 +165,17 @@ class Lossy(Subscription):
         )
 
     def _keep_newest(self, parcel: Parcel, at: int, left: int) -> None:
-        if not self._make_link_hold(self.sent_fds(parcel)):
+        queue = self._queue
+        if not queue.can_link_hold(self.sent_fds(parcel)):
             self._lose(parcel.tally, left)
             return
-        self._put(self._arrived, self._held(parcel, at, None, left, self._arrived))
-        while self._messages > 1:
-            held = self._oldest()
+        self._make_link_hold(self.sent_fds(parcel))
+        queue.put(self._arrived, self._held(parcel, at, None, left, self._arrived))
+        while queue.messages > 1:
+            held = queue.oldest
             assert held is not None
-            over, over_bytes = self._messages - self.capacity_messages, self._bytes - self.capacity_bytes
-            over_fds = self._fds > self.capacity_fds
+            over, over_bytes = queue.messages - self.capacity_messages, queue.bytes - self.capacity_bytes
+            over_fds = queue.fds > self.capacity_fds
             if not (over > 0 or over_bytes > 0 or over_fds):
                 break
             if over_fds or held.messages <= over:
@@ -187,11 +184,11 @@ class Lossy(Subscription):
                 self._skip(held, over)
             elif held.is_untidy:
                 # What is gone of it may be all that is too much.
-                self._tidy(held)
+                queue.tidy(held)
             elif held.messages == 1 or held.cost <= over_bytes:
                 self._drop_oldest()
             else:
-                most = held.left - 1 if len(self._queue) == 1 else held.left
+                most = held.left - 1 if len(queue.entries) == 1 else held.left
                 count, _ = fit(held.frames[0], 0, held.cost, most, over_bytes)
                 if count < held.left:
                     self._skip(held, count)
@@ -199,36 +196,37 @@ class Lossy(Subscription):
                     self._drop_oldest()
 
     def _keep_latest(self, parcel: Parcel, at: int, left: int) -> None:
-        data = parcel.frames[0]
+        if not self._queue.can_link_hold(self.sent_fds(parcel)):
+            self._lose(parcel.tally, left)
+            return
         if parcel.count == 1:
+            data = parcel.frames[0]
             topic = next(topics(data, 0, len(data)))[0]
             self._put_latest(topic, self._held(parcel, 0, None, 1, self._arrived))
             return
-        newest: dict[bytes, tuple[int, int, int]] = {}
-        number = self._arrived - left
-        for topic, start, after in topics(data, at, len(data)):
-            number += 1
-            newest.pop(topic, None)
-            newest[topic] = start, after, number
+        newest = parcel.newest
+        if left < parcel.count:
+            newest = [each for each in newest if each[1] > parcel.count - left]
+        # Of more topics than there is room for, the first would only be evicted by the others.
+        newest = newest[-self.capacity_messages :]
         self.lost += left - len(newest)
-        for topic, (start, after, number) in newest.items():
-            self._put_latest(topic, self._held(parcel, start, after, 1, number))
+        before = self._arrived - parcel.count
+        for topic, place, frame in newest:
+            self._put_latest(topic, Held(parcel, (frame,), 1, before + place, tally=None))
 
     def _put_latest(self, topic: bytes, held: Held) -> None:
-        replaced = self._queue.pop(topic, None)
+        queue = self._queue
+        replaced = queue.entries.pop(topic, None)
         if replaced is not None:
             self._drop(replaced)
-        while self._queue and (
-            self._messages >= self.capacity_messages
-            or self._bytes + held.cost > self.capacity_bytes
-            or self._fds + held.nfds > self.capacity_fds
+        while queue.entries and (
+            queue.messages >= self.capacity_messages
+            or queue.bytes + held.cost > self.capacity_bytes
+            or queue.fds + held.nfds > self.capacity_fds
         ):
             self._drop_oldest()
-        if self._make_link_hold(held.nfds):
-            self._put(topic, held)
-        else:
-            self._lose(held.tally, 1)
-            held.release()
+        self._make_link_hold(held.nfds)
+        queue.put(topic, held)
 
     # The queue
 
@@ -242,66 +240,45 @@ class Lossy(Subscription):
         """How many of the messages there is room for, and where they end; one where there is nothing else."""
         if not self.link.holdings.has_room(self.sent_fds(parcel)):
             return 0, at
-        messages = self.capacity_messages - self._messages
+        queue = self._queue
+        messages = self.capacity_messages - queue.messages
         data = parcel.frames[0]
         size = parcel.cost if parcel.count == 1 else len(data) - at
-        if self._bytes + size > self.capacity_bytes:
+        if queue.bytes + size > self.capacity_bytes:
             self.tidy()
-        room = self.capacity_bytes - self._bytes
+        room = self.capacity_bytes - queue.bytes
         if parcel.count == 1:
-            there_is = messages > 0 and size <= room and self._fds + self.sent_fds(parcel) <= self.capacity_fds
-            return int(there_is or not self._queue), len(data)
+            there_is = messages > 0 and size <= room and queue.fds + self.sent_fds(parcel) <= self.capacity_fds
+            return int(there_is or not queue.entries), len(data)
+        if messages <= 0 or room <= 0 or queue.fds > self.capacity_fds:
+            return 0, at
         if left <= messages and size <= room:
             return left, len(data)
-        if messages <= 0 or room <= 0:
-            return 0, at
         fits, after = fit(data, at, len(data), messages, room)
-        if after - at > room and (fits > 1 or self._queue):
+        if after - at > room and (fits > 1 or queue.entries):
             # The last one may start, but does not fit.
             fits, after = fit(data, at, len(data), fits - 1, _ANY)
         return fits, after
 
-    def _make_link_hold(self, fds: int) -> bool:
-        """Drop the oldest until the link may hold more, as far as that helps; whether it may."""
-        while self._queue and not self.link.holdings.has_room(fds):
+    def _make_link_hold(self, fds: int) -> None:
+        """Drop the oldest, as far as it takes, where the link can hold one more: for descriptors what has some."""
+        holdings = self.link.holdings
+        while self._queue.entries and not holdings.has_room(0):
             self._drop_oldest()
-        return self.link.holdings.has_room(fds)
-
-    def _oldest(self) -> Held | None:
-        return next(iter(self._queue.values()), None)
-
-    def _put(self, key: bytes | int, held: Held) -> None:
-        self._queue[key] = held
-        self._messages += held.messages
-        self._bytes += held.cost
-        self._fds += held.nfds
-        self.link.holdings.add(held.cost + OVERHEAD, held.nfds)
-
-    def _release(self, held: Held) -> None:
-        self._messages -= held.messages
-        self._bytes -= held.cost
-        self._fds -= held.nfds
-        self.link.holdings.add(-held.cost - OVERHEAD, -held.nfds)
-        held.release()
-
-    def _tidy(self, held: Held) -> None:
-        before = held.cost
-        held.tidy()
-        self._bytes -= before - held.cost
-        self.link.holdings.add(held.cost - before, 0)
+        while not holdings.has_room(fds) and (held := self._queue.pop_with_fds()) is not None:
+            self._drop(held)
 
     def _skip(self, held: Held, messages: int) -> None:
-        held.skipped += messages
-        self._messages -= messages
+        self._queue.skip(held, messages)
         self.lost += messages
         self.link.holdings.note_untidy(self)
 
     def _drop_oldest(self) -> None:
-        self._drop(self._queue.popitem(last=False)[1])
+        self._drop(self._queue.entries.popitem(last=False)[1])
 
     def _drop(self, held: Held) -> None:
         self._lose(held.tally, held.messages)
-        self._release(held)
+        self._queue.release(held)
 
     def _lose(self, tally: Tally | None, messages: int) -> None:
         self.lost += messages
@@ -310,6 +287,6 @@ class Lossy(Subscription):
 
     def _tell_if_drained(self) -> None:
         """With nothing behind them the last losses are told by themselves."""
-        if not self._queue and not self.waiting and self._arrived > self._next:
+        if not self._queue.entries and not self.waiting and self._arrived > self._next:
             lost, self._next = self._arrived - self._next, self._arrived
             self.tell_soon(lost)

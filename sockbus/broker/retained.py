@@ -56,8 +56,9 @@ class Kept(Parcel):
         return self._presence
 
     def give_up(self) -> None:
-        """Those for whom it waits lose it."""
+        """Those for whom it waits lose it; what stays until they hear of that is as little as can be."""
         self.frames = ()
+        self.topic = ""
         if self.fds is not None:
             self.fds.release()
             self.fds = None
@@ -67,7 +68,7 @@ class Kept(Parcel):
 
 @final
 class Retained:
-    """The kept values of a broker, by topic. ``bytes`` and ``fds`` are theirs."""
+    """The kept values of a broker, by topic. ``bytes`` and ``fds`` are theirs, and ``old_…`` of those replaced."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -76,7 +77,7 @@ class Retained:
         self.bytes = self.fds = 0
         # Replaced, and waiting for somebody; oldest first.
         self._old: dict[Kept, None] = {}
-        self._old_bytes = self._old_fds = 0
+        self.old_bytes = self.old_fds = 0
 
     @property
     def presence(self) -> Presence:
@@ -84,9 +85,14 @@ class Retained:
         return self._hub.presence
 
     @property
+    def old_count(self) -> int:
+        """Values that were replaced and wait for somebody."""
+        return len(self._old)
+
+    @property
     def held_fds(self) -> int:
         """Descriptors that are kept, with those of old values that wait for somebody."""
-        return self.fds + self._old_fds
+        return self.fds + self.old_fds
 
     def keep(
         self, topic: str, frames: Sequence[bytes], cost: int, fds: SharedFds | None, presence: Presence, *, clears: bool
@@ -146,16 +152,24 @@ class Retained:
     def _retire(self, kept: Kept) -> None:
         if kept.pending > 1:
             self._old[kept] = None
-            self._old_bytes += kept.cost
-            self._old_fds += kept.nfds
-            while self._old_bytes > self._limits.retained_bytes or self._old_fds > self._limits.retained_fds:
+            self.old_bytes += kept.cost
+            self.old_fds += kept.nfds
+            while self._is_too_much_old():
                 oldest = next(iter(self._old))
                 self._forget(oldest)
                 oldest.give_up()
         kept.finish()
 
+    def _is_too_much_old(self) -> bool:
+        limits = self._limits
+        return (
+            len(self._old) > limits.retained
+            or self.old_bytes > limits.retained_bytes
+            or self.old_fds > limits.retained_fds
+        )
+
     def _forget(self, kept: Kept) -> None:
         if kept in self._old:
             del self._old[kept]
-            self._old_bytes -= kept.cost
-            self._old_fds -= kept.nfds
+            self.old_bytes -= kept.cost
+            self.old_fds -= kept.nfds

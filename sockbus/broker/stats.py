@@ -161,6 +161,11 @@ def status(hub: Hub, rates: Rates, addresses: list[str], uptime: float) -> dict[
             "topics": len(hub.retained.values),
             "bytes": hub.retained.bytes,
             "fds": hub.retained.fds,
+            "old": {
+                "values": hub.retained.old_count,
+                "bytes": hub.retained.old_bytes,
+                "fds": hub.retained.old_fds,
+            },
         },
         "fds": {"held": hub.held_fds},
         "limits": hub.limits.as_dict(),

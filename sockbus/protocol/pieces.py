@@ -13,7 +13,7 @@ from typing import final
 from ..errors import MessageTooLarge, ProtocolError
 from ..fd import close_fds
 from .frame import HEADER_LENGTH, MAX_FRAME, PREFIX_BYTES, TOTAL, Flag, Kind, encode
-from .inbox import Run
+from .inbox import MAX_RUN, Run
 
 __all__ = ["MAX_HEADERS", "Assemblies", "Assembly", "cut", "message_cost"]
 
@@ -91,6 +91,8 @@ class Assembly:
         self.frames = [first.data]
         self.missing = total - (first.end - payload_at)
         self._payload_at = payload_at - first.start
+        # What else came with it must not stay as long as this does.
+        first.buffer, first.start, first.end = self.frames[0], 0, len(self.frames[0])
         self._max_pieces = MIN_PIECES + total // BYTES_A_PIECE
 
     def add(self, piece: Run) -> bool:
@@ -109,6 +111,23 @@ class Assembly:
         self.frames.append(piece.data)
         self.missing -= size
         return self.missing == 0
+
+    def joined(self) -> list[bytes]:
+        """The frames of a whole message as they came, small ones in one slice, for each costs more than its bytes.
+
+        One with descriptors stays alone, as an outbox wants it.
+        """
+        if len(self.frames) == 1:
+            return self.frames
+        slices: list[list[bytes]] = []
+        size = MAX_RUN
+        for frame in self.frames:
+            if size + len(frame) > MAX_RUN:
+                slices.append([])
+                size = 0
+            slices[-1].append(frame)
+            size = MAX_RUN if frame is self.frames[0] and self.first.declared_fds else size + len(frame)
+        return [b"".join(frames) for frames in slices]
 
     def payload(self) -> bytes:
         """The payload bytes of a whole message."""

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from sockbus.broker.parcel import PARCEL_BYTES, SINK_BYTES
 from sockbus.protocol.frame import Flag, Kind
 from tests.broker.case import padded_hello
 from tests.broker.outside import eventually
@@ -314,7 +315,8 @@ def bytes_left_behind(broker: BrokerProcess, count: int) -> str:
         reader.send(reader.frame(Kind.PUBLISH, TOPIC))
         reader.expect(Kind.PUBLISH)
         with Raw(broker.stream) as peer:
-            peer.send(peer.frame(Kind.PUBLISH, TOPIC, bytes(count - 26 - len(TOPIC))))
+            # What it takes to keep a message counts too.
+            peer.send(peer.frame(Kind.PUBLISH, TOPIC, bytes(count - PARCEL_BYTES - SINK_BYTES - 26 - len(TOPIC))))
             assert verdict(peer) == "ok"
         eventually(lambda: len(reader.request("$SYS.status")["peers"]) == 1)
         with Raw(broker.stream) as peer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def left_behind(hub: Hub) -> dict[str, object]:
         "accounts": {name: account.orphaned_bytes for name, account in hub.admission._accounts.items()},
         "connections": hub.admission._connections,
         "kept values": len(hub.retained.values),
-        "kept bytes": hub.retained.bytes + hub.retained._old_bytes,
+        "kept bytes": hub.retained.bytes + hub.retained.old_bytes,
         "kept fds": hub.retained.held_fds,
         "watches": len(hub.watches._waiting),
         "pidfds": len(hub.mortality._links) + len(hub.mortality._pidfds),
@@ -316,4 +316,39 @@ async def test_peer_that_was_sent_away_leaves_nothing_behind(transport: str, sta
 
             await stage.act(script)
             await stage.act(lambda stage: eventually(lambda: left_behind(stage.hub) == CLEAN))
+    await stage.is_empty()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_no_offer_is_more_work_than_others_can_wait_for(
+    transport: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages on many topics, each of which goes to 40 subscriptions: they are gathered, but not all at once."""
+    stage.transport = transport
+    hub, offers = stage.hub, list[tuple[int, int]]()
+
+    def offer(parcel: Parcel, sinks: Sequence[Sink]) -> None:
+        offers.append((parcel.count, len(sinks)))
+        Hub.offer(hub, parcel, sinks)
+
+    monkeypatch.setattr(hub, "offer", offer)
+
+    def script(stage: Stage) -> None:
+        with stage.peer() as reader, stage.peer() as peer:
+            for number in range(40):
+                overflow = "latest" if number else "block"
+                reader.subscribe("many.*", 2 * number + 1, (1, 1, 1), overflow=overflow)
+            frames = [peer.frame(Kind.PUBLISH, f"many.{number}") for number in range(1500)]
+            peer.send(b"".join(frames[:750]))
+            peer.send(b"".join(frames[750:]))
+            peer.request("$SYS.status")
+            (link,) = [link for link in stage.hub.links.values() if link.number == peer.number]
+            assert len(link.pump._held) == len([count for count, sinks in offers if sinks])
+            # What the latest were is not kept for the one that is still to take them.
+            assert all(parcel._newest is None for parcel in link.pump._held)
+
+    await stage.act(script)
+    counts = [count for count, sinks in offers if sinks == 40]
+    assert sum(counts) == 1500
+    assert 1 < max(counts) <= 16_384 / 40 + 1
     await stage.is_empty()

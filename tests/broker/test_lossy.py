@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sockbus.broker.held import OVERHEAD
 from sockbus.broker.lossy import Lossy
 from sockbus.broker.parcel import Tally
+from sockbus.protocol.inbox import topics
 from sockbus.protocol.overflow import Overflow
 from tests.broker.links import Files, Publisher, Receiver
 
@@ -93,6 +94,41 @@ class TestPolicies:
         sink.offer(publisher.run(2, topics=["bb"]))
         assert take_all(link, sink)[3:] == [(9, 6), (11, 1), (13, 1), (-1, 0)]
 
+    def test_latest_topics_of_a_run_are_looked_up_once_for_all(
+        self, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked: list[int] = []
+
+        def counted(buffer: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+            looked.append(end)
+            return topics(buffer, start, end)
+
+        monkeypatch.setattr("sockbus.broker.parcel.topics", counted)
+        links = [Receiver() for _ in range(5)]
+        sinks = [lossy(link, Overflow.LATEST, (1 + credit, ANY, ANY)) for credit, link in enumerate(links)]
+        parcel = publisher.run(8, topics=["a", "bb", "c"])
+        for sink in sinks:
+            sink.offer(parcel)
+        assert looked == [parcel.cost]
+        # Of a run that was taken in part only the rest, and of that as much as there is room for.
+        assert [take_all(link, sink) for link, sink in zip(links, sinks, strict=True)] == [
+            [(0, 0), (7, 6), (-1, 0)],
+            [(0, 0), (1, 0), (6, 4), (7, 0), (-1, 0)],
+            [(0, 0), (1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (-1, 0)],
+            [*((number, 0) for number in range(4)), (5, 1), (6, 0), (7, 0), (-1, 0)],
+            [*((number, 0) for number in range(8)), (-1, 0)],
+        ]
+
+    def test_latest_of_more_topics_than_it_keeps_are_the_last(self, publisher: Publisher, link: Receiver) -> None:
+        sink = lossy(link, Overflow.LATEST)
+        sink.offer(publisher.run(3))
+        for topic in "xib":
+            sink.offer(publisher.message(topic=topic))
+        sink.offer(publisher.run(9, topics="abcdefghi"))
+        assert (sink.waiting_messages, sink.lost) == (3, 9)
+        assert take_all(link, sink)[3:] == [(12, 9), (13, 0), (14, 0), (-1, 0)]
+        assert link.hub.queued_bytes == 0
+
     @pytest.mark.parametrize("last", [1, 5])
     def test_disconnect_ends_at_the_first_that_does_not_fit(
         self, publisher: Publisher, link: Receiver, last: int
@@ -146,7 +182,7 @@ class TestBounds:
         sink.offer(publisher.message(200))
         for size in sizes:
             sink.offer(publisher.run(7, size))
-            assert sink._bytes <= 200
+            assert sink._queue.bytes <= 200
         story = take_all(link, sink)
         assert sum(lost for _, lost in story) + len(story) - 1 == 1 + 7 * len(sizes)
 
@@ -177,6 +213,19 @@ class TestBounds:
         assert all(parcel.fds.holders == 1 for parcel in parcels if isinstance(parcel.fds, Files))
         assert link.holdings.fds == 0
 
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize("overflow", POLICIES)
+    def test_nothing_joins_more_descriptors_than_there_is_capacity_for(
+        self, publisher: Publisher, link: Receiver, overflow: Overflow, count: int
+    ) -> None:
+        sink = lossy(link, overflow, (9, ANY, 4))
+        sink.offer(publisher.message(fds=4))
+        sink.offer(publisher.message(fds=5))
+        sink.offer(publisher.run(count, topics="ab"))
+        kept = {Overflow.DROP_NEWEST: (1, 5), Overflow.DISCONNECT: (0, 0)}
+        assert (sink.waiting_messages, link.holdings.fds) == kept.get(overflow, (count, 0))
+        assert sink.lost == 1 + count - sink.waiting_messages
+
     @pytest.mark.parametrize("overflow", DROPPING)
     def test_link_keeps_no_more_than_it_may(self, publisher: Publisher, overflow: Overflow) -> None:
         link = Receiver(queue_bytes=1000)
@@ -190,6 +239,68 @@ class TestBounds:
         for sink in sinks:
             sink.close()
         assert (link.hub.queued_bytes, publisher.kept) == (0, 0)
+
+    @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.LATEST])
+    @pytest.mark.parametrize(("queue_bytes", "fds"), [(ANY, 4), (ANY, 5), (4 * (200 + OVERHEAD) + 1, 0)])
+    def test_nothing_is_dropped_for_a_message_that_finds_no_room_all_the_same(
+        self, publisher: Publisher, overflow: Overflow, queue_bytes: int, fds: int
+    ) -> None:
+        """Another subscription of the link has what it may keep: fds, or bytes."""
+        link = Receiver(queue_bytes=queue_bytes, link_fds=4)
+        sink, other = lossy(link, overflow, (4, ANY, ANY)), lossy(link, overflow)
+        sink.messages = other.messages = 0
+        for topic in "abcd":
+            sink.offer(publisher.message(200, topic=topic))
+        other.offer(publisher.message(3000, fds=fds))
+        tally = Tally(publisher, 1, 1)
+        sink.offer(publisher.message(200, fds=int(fds > 0), tally=tally, topic="a"))
+        assert (sink.waiting_messages, sink.lost, other.waiting_messages, tally.dropped) == (4, 1, 1, 1)
+        other.close()
+        assert take_all(link, sink) == [(0, 0), (1, 0), (2, 0), (3, 0), (-1, 1)]
+        assert (link.holdings.fds, link.hub.queued_bytes, publisher.kept) == (0, 0, 0)
+
+    @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.LATEST])
+    def test_only_messages_with_fds_make_room_for_fds(self, publisher: Publisher, overflow: Overflow) -> None:
+        link = Receiver(link_fds=4)
+        sink, other = lossy(link, overflow, (9, ANY, ANY)), lossy(link, overflow, (9, ANY, ANY))
+        sink.messages = other.messages = 0
+        other.offer(publisher.message(fds=2))
+        for number, fds in enumerate([0, 1, 0, 1, 0, 3]):
+            sink.offer(publisher.message(fds=fds, topic=str(number)))
+        assert (sink.waiting_messages, sink.lost, link.holdings.fds) == (5, 1, 2 + 1 + 3)
+        sink.messages = 9
+        sink.progress()
+        assert link.story == [(1, 0), (3, 1), (4, 0), (5, 0), (6, 0), (-1, 0)]
+        other.close()
+        assert (link.holdings.fds, link.hub.queued_bytes, sink._queue._charged, len(sink._queue._with_fds)) == (
+            0,
+            0,
+            0,
+            0,
+        )
+
+    def test_messages_that_are_gone_take_no_room_on_the_link(self, publisher: Publisher) -> None:
+        """Of each run all but the last is dropped; until somebody tidies up, its bytes are all there."""
+        link = Receiver(queue_bytes=20_000)
+        sinks = [lossy(link, Overflow.DROP_OLDEST, (1, ANY, ANY)) for _ in range(8)]
+        for sink in sinks:
+            sink.messages = 0
+            sink.offer(publisher.run(99))
+        assert [(sink.waiting_messages, sink.lost) for sink in sinks] == [(1, 98)] * 8
+        assert link.holdings.bytes < 20_000 + 9900 + OVERHEAD
+
+    def test_pieces_count_for_the_link_with_what_is_in_front_of_them(
+        self, publisher: Publisher, link: Receiver
+    ) -> None:
+        sink = lossy(link, Overflow.DROP_OLDEST, (1, ANY, ANY))
+        sink.offer(publisher.message())
+        parcel = publisher.message(100, pieces=17)
+        sink.offer(parcel)
+        assert link.holdings.bytes == sum(map(len, parcel.frames)) + OVERHEAD
+        sink.offer(publisher.message(100))
+        assert link.holdings.bytes == 100 + OVERHEAD
+        sink.close()
+        assert link.holdings.bytes == 0
 
     @pytest.mark.parametrize("overflow", DROPPING)
     def test_link_keeps_no_more_descriptors_than_it_may(self, publisher: Publisher, overflow: Overflow) -> None:
@@ -208,7 +319,7 @@ class TestBounds:
         sink.offer(publisher.run(600))
         for untidy in link.hub.untidy:
             untidy.tidy()
-        (held,) = sink._queue.values()
+        (held,) = sink._queue.entries.values()
         assert len(held.frames[0]) == 100
         assert link.hub.queued_bytes == 100 + OVERHEAD
         assert take_all(link, sink)[:1] == [(0, 0)]
@@ -232,7 +343,7 @@ class TestTelling:
         sink._arrived = sink._next = 0
         sink.offer(publisher.run(6))
         sink._arrived += 5 << 32
-        for held in sink._queue.values():
+        for held in sink._queue.entries.values():
             held.end += 5 << 32
         assert sum(lost for _, lost in take_all(link, sink)) == 5 << 32
 
@@ -379,7 +490,7 @@ def test_whatever_happens_it_is_as_in_the_model_and_every_message_is_accounted_f
         assert (sink.waiting_messages, sink.ended) == (len(model.waiting), model.ended)
         assert sink.lost == matched - len(link.got) - sink.waiting_messages
         assert link.hub.queued_bytes == link.holdings.bytes
-    assert (publisher.kept, link.hub.queued_bytes, sink._bytes, sink._messages) == (0, 0, 0, 0)
+    assert (publisher.kept, link.hub.queued_bytes, sink._queue.bytes, sink._queue.messages) == (0, 0, 0, 0)
     # A gap is exactly as long as what is said to be lost in it.
     expected = 0
     for number, lost in link.story[:-1]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from sockbus.broker.config import Limits
 from sockbus.broker.hub import Hub
 from sockbus.broker.presence import Presence
@@ -76,8 +78,10 @@ def test_value_without_end_of_its_pieces_is_not_kept(common: BrokerProcess) -> N
         assert [row for row in peer.request("$SYS.retained") if row["topic"] == "kept.half"] == []
 
 
-async def test_old_values_that_nobody_takes_are_bounded_like_the_new() -> None:
-    hub = Hub(Limits(total_fds=1000, retained_bytes=1000, retained_fds=10))
+@pytest.mark.parametrize("limit", [{"retained_bytes": 1000}, {"retained_fds": 10}, {"retained": 5}])
+async def test_old_values_that_nobody_takes_are_bounded_like_the_new(limit: dict[str, int]) -> None:
+    """By bytes, by fds or by number: of those of 200 bytes and 2 fds there is room for 5."""
+    hub = Hub(Limits(total_fds=1000, **limit))
     store, peer = hub.retained, Presence(None, Peer(7, None, "stream", None, None, None))
     peer.keep()
     sinks: list[Subscription] = []
@@ -94,7 +98,8 @@ async def test_old_values_that_nobody_takes_are_bounded_like_the_new() -> None:
         sinks.append(Subscription(link, 1, "s.*", (9, 9999, 9), strip=False))
         sinks[-1].begin_with(store.matching("s.*"))
         assert (store.bytes, store.fds) == (800, 8)
-        assert hub.held_fds == store.held_fds <= 8 + 10
+        assert hub.held_fds == store.held_fds == 8 + 2 * store.old_count
+        assert store.old_count == min(4 * turn, 5)
         assert sum(len(shared.fds) for shared in fds) == hub.held_fds
     for sink in sinks:
         assert isinstance(sink.link, Receiver)
@@ -106,6 +111,7 @@ async def test_old_values_that_nobody_takes_are_bounded_like_the_new() -> None:
     for topic in range(4):
         store.keep(f"s.{topic}", (), 0, None, peer, clears=True)
     assert (store.bytes, store.fds, store.held_fds, hub.held_fds, store.values) == (0, 0, 0, 0, {})
+    assert (store.old_count, store.old_bytes) == (0, 0)
     assert peer._remains == 1
 
 

@@ -291,6 +291,57 @@ class TestGroup:
         assert sorted(len(link.fronts) for link in links) == [0, 1]
         assert tally.without_fds == 1
 
+    def test_only_members_that_are_next_are_looked_at(self, publisher: Publisher) -> None:
+        """Nothing interrupts an offer, and all members for each message would be a third of a second."""
+        looks: list[int] = []
+
+        class Watched(Receiver):
+            def has_room(self, fds: int) -> bool:
+                looks.append(fds)
+                return super().has_room(fds)
+
+        links = [Watched() for _ in range(100)]
+        for link in links[:10]:
+            link.room = 0
+        offer(self.group(*map(subscription, links)), publisher.run(900), publisher.message(fds=1))
+        assert [len(link.got) for link in links] == [0] * 10 + [11] + [10] * 89
+        assert len(looks) == 10 + 900 + 10 + 1
+
+    @given(
+        st.lists(st.integers(1, 5), min_size=1, max_size=5),
+        st.lists(st.one_of(st.integers(1, 9), st.tuples(st.integers(0, 4), st.integers(1, 3))), max_size=40),
+    )
+    def test_fewest_outstanding_comes_first_then_the_one_not_used_longest(
+        self, capacities: list[int], acts: list[int | tuple[int, int]]
+    ) -> None:
+        publisher = Publisher()
+        links = [Receiver() for _ in capacities]
+        members = [subscription(link, credit) for link, credit in zip(links, capacities, strict=True)]
+        group = self.group(*members)
+        outstanding, used = [0] * len(members), [0] * len(members)
+        expected: list[list[int]] = [[] for _ in members]
+        published = shared = 0
+        for act in acts:
+            if isinstance(act, int):
+                published += act
+                offer(group, publisher.run(act))
+            else:
+                which = act[0] % len(members)
+                back = min(act[1], outstanding[which])
+                outstanding[which] -= back
+                members[which].give_back(back, 100 * back, 0)
+                group.progress()
+            while shared < published:
+                free = [index for index, capacity in enumerate(capacities) if outstanding[index] < capacity]
+                if not free:
+                    break
+                chosen = min(free, key=lambda index: (outstanding[index], used[index]))
+                outstanding[chosen] += 1
+                used[chosen] = shared + 1
+                expected[chosen].append(shared)
+                shared += 1
+            assert [link.got for link in links] == expected
+
     @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.lists(st.integers(1, 4), min_size=1, max_size=4))
     def test_nothing_is_dropped_or_doubled_while_members_leave(self, runs: list[int], capacities: list[int]) -> None:
         publisher = Publisher()

@@ -7,14 +7,16 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sockbus import Receipt
 from sockbus.blocking import Bus, connect
+from sockbus.protocol.frame import Flag, Kind
 from tests.broker.outside import eventually, resident_bytes
+from tests.broker.raw import Raw, pieced
 from tests.brokers import BrokerProcess, Program
 
 MIB = 1 << 20
@@ -208,3 +210,31 @@ def test_unread_flood_does_not_grow_the_broker(overflow: str) -> None:
         program.signal(signal.SIGCONT)
         assert (grown < 24 * MIB, queued < 12 * MIB) == (True, True)
         assert (sent < 4 * MIB) is (overflow == "block")
+
+
+def with_receipt(peer: Raw, number: int) -> bytes:
+    return peer.frame(Kind.PUBLISH, "small", b"\x01", number, flags=Flag.RECEIPT)
+
+
+def in_pieces(peer: Raw, number: int) -> bytes:
+    first = peer.frame(Kind.PUBLISH, "small", pieced(17, b"\xb0"), number, flags=Flag.PIECED)
+    return first + 16 * peer.frame(Kind.PIECE, payload=b"x", correlation=number)
+
+
+@pytest.mark.parametrize(("small", "count"), [(with_receipt, 30_000), (in_pieces, 15_000)])
+def test_small_messages_that_wait_take_no_more_memory_than_is_accounted_for(
+    small: Callable[[Raw, int], bytes], count: int
+) -> None:
+    """Nearly a window of them, each of which takes many times its bytes."""
+    with BrokerProcess() as broker, Raw(broker.stream) as reader, Raw(broker.stream) as peer:
+        reader.subscribe("small", credit=(1, 1 << 40, 1), stall=1000)
+        peer.send(b"".join(small(peer, number) for number in range(1, 200, 2)))
+        before = peer.request("$SYS.status")["queues"]["bytes"], resident_bytes(broker)
+        for start in range(200, count, 500):
+            peer.send(b"".join(small(peer, 2 * number + 1) for number in range(start, start + 500)))
+        queued = peer.request("$SYS.status")["queues"]["bytes"] - before[0]
+        assert queued > 300 * (count - 1000)
+        assert resident_bytes(broker) - before[1] < 1.2 * queued + 2 * MIB
+        # Nothing of it stays when the reader goes.
+        reader.close()
+        eventually(lambda: peer.request("$SYS.status")["queues"]["bytes"] < 10_000)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.errors import MessageTooLarge, ProtocolError
-from sockbus.protocol.frame import MAX_FRAME, Flag, Kind
+from sockbus.protocol.frame import MAX_FRAME, Flag, Kind, encode
 from sockbus.protocol.inbox import Inbox, Run
 from sockbus.protocol.pieces import MAX_HEADERS, Assembly, cut, message_cost
 
@@ -109,6 +109,46 @@ def test_headers_leave_room_for_a_byte_of_payload(size: int, headers: int, refus
         frames = cut(Kind.PUBLISH, b"a" * 255, bytes(size), **arguments)
         assert max(map(len, frames)) <= MAX_FRAME
         assert assemble(runs(frames)).payload() == bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "files", "slices"),
+    [
+        ([1] * 17, 0, [[1] * 17]),
+        ([1] * 17, 1, [[1], [1] * 16]),
+        ([65_000, 1, 1], 0, [[65_000, 1, 1]]),
+        ([65_000, 403, 1], 0, [[65_000, 403], [1]]),
+        ([65_000, 404, 1], 0, [[65_000], [404, 1]]),
+        ([65_493, 65_510, 7], 0, [[65_493], [65_510], [7]]),
+    ],
+)
+def test_small_frames_are_joined_for_those_that_forward_them(
+    sizes: list[int], files: int, slices: list[list[int]]
+) -> None:
+    payload = payload_of(sum(sizes))[: sum(sizes)]
+    first = sum(sizes).to_bytes(8, "big") + payload[: sizes[0]]
+    frames = [encode(Kind.PUBLISH, TOPIC, first, 3, 5, files, Flag.PIECED)]
+    at = sizes[0]
+    for size in sizes[1:]:
+        frames.append(encode(Kind.PIECE, b"", payload[at : at + size], 3, 5))
+        at += size
+    assembly = assemble(runs(frames))
+    joined = assembly.joined()
+    assert b"".join(joined) == b"".join(frames)
+    sizes_of_frames = iter(map(len, frames))
+    assert [len(part) for part in joined] == [sum(next(sizes_of_frames) for _ in part) for part in slices]
+    assert assembly.payload() == payload
+
+
+def test_what_came_with_a_first_frame_does_not_stay_with_it() -> None:
+    """A hundred kilobytes that came in one read would be kept for a message of a few bytes that is never whole."""
+    sent = Sent(topic=b"a", correlation=5, flags=Flag.PIECED, payload=(10).to_bytes(8, "big") + b"12")
+    _, first, *_ = runs([Sent(payload=bytes(60_000)).data, sent.data, Sent(payload=bytes(60_000)).data])
+    assembly = Assembly(first, *first.parts())
+    assert assembly.first.buffer == sent.data
+    assert assembly.first.parts() == (10, b"", len(sent.data) - 2)
+    assert assembly.add(piece(b"34567890"))
+    assert assembly.payload() == b"1234567890"
 
 
 # What a peer may get wrong
