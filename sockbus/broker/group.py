@@ -50,7 +50,7 @@ class Group(Sink):
         return any(member.carries(parcel) for member in self.members)
 
     def _refuse(self, parcel: Parcel) -> None:
-        min(self.members, key=_load).lose()
+        min(self.members, key=_load).lose(parcel.count)
         parcel.without_fds()
 
     def _step(self, parcel: Parcel, at: int, left: int) -> tuple[int, int]:

@@ -128,7 +128,7 @@ class Hub:
         """Put a subscription in force, with the kept values that it matches in front of what is published from now."""
         self.watches.look()
         if group is None:
-            subscription.begin_with(self.retained.matching(subscription.pattern))
+            self.retained.show(subscription, subscription.pattern)
             self.router.add(subscription.pattern, subscription)
             subscription.progress()
             return
@@ -136,7 +136,7 @@ class Hub:
         shared = self.groups.get(key)
         if shared is None:
             shared = self.groups[key] = Group(*key)
-            shared.begin_with(self.retained.matching(subscription.pattern))
+            self.retained.show(shared, subscription.pattern)
             self.router.add(subscription.pattern, shared)
         subscription.group = shared
         shared.members.append(subscription)
@@ -162,6 +162,7 @@ class Hub:
                 ended.append((group.pattern, group))
         self.router.remove_all(ended)
         for _, sink in ended:
+            self.retained.forget(sink)
             sink.close()
         for group in shrunk:
             group.progress()

@@ -44,7 +44,7 @@ class Lossy(Subscription):
 
     @property
     def waiting_messages(self) -> int:
-        return self._queue.messages + len(self.waiting)
+        return self._queue.messages + super().waiting_messages
 
     @property
     def head(self) -> Delivery | None:
@@ -123,7 +123,7 @@ class Lossy(Subscription):
     def give_up(self) -> int:
         self.ended = True
         self.lost += self.waiting_messages
-        untold, self._next = self._arrived - self._next + len(self.waiting), self._arrived
+        untold, self._next = self._arrived - self._next + super().waiting_messages, self._arrived
         return self.untold + untold
 
     # The policies: what becomes of the ``left`` last messages of a parcel, from ``at`` on

@@ -17,7 +17,7 @@ from ..protocol.inbox import topics
 if TYPE_CHECKING:
     from .presence import Presence
 
-__all__ = ["Asker", "Delivery", "Origin", "Parcel", "Tally"]
+__all__ = ["Asker", "Delivery", "Gap", "Origin", "Parcel", "Tally"]
 
 # Bytes that a parcel takes while it waits, besides its frames, and for each sink that it waits for. A message of a few
 # bytes that wants a receipt was measured to take 360.
@@ -167,3 +167,17 @@ class Parcel:
             if self.fds is not None:
                 self.fds.release()
             self.origin.parcel_done(self)
+
+
+@final
+class Gap(Parcel):
+    """The place of ``count`` kept values that were given up, for one sink, which loses them."""
+
+    __slots__ = ()
+
+    retained = True
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin, (), 0, 0)
+        self.nfds = -1
+        self.pending = 1

@@ -3,11 +3,13 @@
 A value is a parcel that stays: the store has one hold on it, and each sink that it waits for has another. It is charged
 to nobody and bounded by limits of its own, whoever published it and whether that peer still lives; what it came with,
 descriptors too, lives as long. What was replaced while it still waits for somebody is bounded once more, by the same
-limits: beyond them the oldest are given up, and those whom they were for lose them, counted.
+limits: beyond them the oldest are given up, and those whom they were for lose them, counted. What was given up leaves
+its place where it is missing, and many in a row leave one.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
@@ -19,6 +21,7 @@ from .parcel import Parcel
 if TYPE_CHECKING:
     from .hub import Hub
     from .presence import Presence
+    from .sink import Sink
 
 __all__ = ["Kept", "Retained"]
 
@@ -75,6 +78,10 @@ class Retained:
         self._limits = hub.limits
         self.values: dict[str, Kept] = {}
         self.bytes = self.fds = 0
+        # Those who were shown values; first whose were merged longest ago.
+        self._readers: collections.OrderedDict[Sink, None] = collections.OrderedDict()
+        # Values that were given up, and have a place yet where they are missing.
+        self._given_up = 0
         # Replaced, and waiting for somebody; oldest first.
         self._old: dict[Kept, None] = {}
         self.old_bytes = self.old_fds = 0
@@ -122,6 +129,17 @@ class Retained:
         kept = self.values.get(pattern)
         return [] if kept is None else [kept]
 
+    def show(self, sink: Sink, pattern: str) -> None:
+        """Let a new sink begin with the values that its pattern matches."""
+        values = self.matching(pattern)
+        if values:
+            sink.begin_with(values)
+            self._readers[sink] = None
+
+    def forget(self, sink: Sink) -> None:
+        """A sink has ended."""
+        self._readers.pop(sink, None)
+
     def close(self) -> None:
         """The broker has ended, and no link is left that a value could wait for."""
         while self.values:
@@ -130,9 +148,10 @@ class Retained:
 
     def parcel_done(self, parcel: Parcel) -> None:
         """A value that was replaced waits for nobody any more."""
-        assert isinstance(parcel, Kept), "whatever comes from here is kept"
-        self._forget(parcel)
-        parcel.presence.let_go()
+        if isinstance(parcel, Kept):
+            self._given_up -= parcel.nfds < 0
+            self._forget_old(parcel)
+            parcel.presence.let_go()
 
     def _check_room(self, topic: str, cost: int, fds: int) -> None:
         before = self.values.get(topic)
@@ -156,8 +175,15 @@ class Retained:
             self.old_fds += kept.nfds
             while self._is_too_much_old():
                 oldest = next(iter(self._old))
-                self._forget(oldest)
+                self._forget_old(oldest)
                 oldest.give_up()
+                self._given_up += 1
+            if self._given_up > self._limits.retained and self._readers:
+                # One at a time, so that it costs no publisher much; a round of them leaves hardly any.
+                sink = next(iter(self._readers))
+                self._readers.move_to_end(sink)
+                if not sink.merge_given_up():
+                    del self._readers[sink]
         kept.finish()
 
     def _is_too_much_old(self) -> bool:
@@ -168,7 +194,7 @@ class Retained:
             or self.old_fds > limits.retained_fds
         )
 
-    def _forget(self, kept: Kept) -> None:
+    def _forget_old(self, kept: Kept) -> None:
         if kept in self._old:
             del self._old[kept]
             self.old_bytes -= kept.cost

@@ -11,7 +11,7 @@ import collections
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from .parcel import Delivery, Parcel
+from .parcel import Delivery, Gap, Parcel
 
 __all__ = ["Sink"]
 
@@ -53,6 +53,25 @@ class Sink(ABC):
         self.waiting.extend(parcels)
         if self.waiting:
             self._left = self.waiting[0].count
+
+    def merge_given_up(self) -> bool:
+        """Make one of kept values in a row that were given up, for each takes memory; whether there are others."""
+        front: list[Parcel] = []
+        others = False
+        while self.waiting and self.waiting[0].retained:
+            parcel = self.waiting.popleft()
+            if parcel.nfds >= 0:
+                front.append(parcel)
+                others = True
+                continue
+            if not front or not isinstance(front[-1], Gap):
+                front.append(Gap(parcel.origin))
+            front[-1].count += parcel.count
+            parcel.finish()
+        self.waiting.extendleft(reversed(front))
+        if front and isinstance(front[0], Gap):
+            self._at, self._left = 0, front[0].count
+        return others
 
     def progress(self) -> None:
         """Take of what waits as much as credit and room allow."""

@@ -157,10 +157,10 @@ class Subscription(Sink):
         self.link.deliver(front, delivery, frames, delivery.fds if nfds else None, taken)
         return taken, after
 
-    def lose(self) -> None:
-        """A message cannot be delivered here: the subscriber is told once there is room, with a message or not."""
-        self.lost += 1
-        self.tell_soon(1)
+    def lose(self, messages: int) -> None:
+        """Messages cannot be delivered here: the subscriber is told once there is room, with a message or not."""
+        self.lost += messages
+        self.tell_soon(messages)
 
     def tell_soon(self, lost: int) -> None:
         """The subscriber is to hear of losses: in one front, however many, for one that reads nothing."""
@@ -191,7 +191,7 @@ class Subscription(Sink):
         return self.carries(parcel)
 
     def _refuse(self, parcel: Parcel) -> None:
-        self.lose()
+        self.lose(parcel.count)
         parcel.without_fds()
 
     def _step(self, parcel: Parcel, at: int, left: int) -> tuple[int, int]:

@@ -447,7 +447,7 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(POLICIES), st.integers(1, 9), st.integers(30, 700), acts)
 def test_whatever_happens_it_is_as_in_the_model_and_every_message_is_accounted_for(
     overflow: Overflow, capacity: int, capacity_bytes: int, acts: list[tuple[int, int, str] | int | str]

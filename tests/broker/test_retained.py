@@ -7,16 +7,21 @@ import os
 import pytest
 
 from sockbus.broker.config import Limits
+from sockbus.broker.group import Group
 from sockbus.broker.hub import Hub
+from sockbus.broker.lossy import Lossy
+from sockbus.broker.parcel import Gap
 from sockbus.broker.presence import Presence
+from sockbus.broker.sink import Sink
 from sockbus.broker.subscription import Subscription
 from sockbus.fd import SharedFds
 from sockbus.message import Peer
 from sockbus.protocol.frame import Flag, Kind, encode
+from sockbus.protocol.overflow import Overflow
 from tests.broker.acts import keep
+from tests.broker.links import Publisher, Receiver
 from tests.broker.outside import descriptors, eventually, resident_bytes, status
 from tests.broker.raw import Raw, open_files, pieced
-from tests.broker.test_sink import Receiver
 from tests.brokers import BrokerProcess
 
 ONE = (1, 1 << 20, 64)
@@ -96,11 +101,15 @@ async def test_old_values_that_nobody_takes_are_bounded_like_the_new(limit: dict
         link = Receiver()
         link.room = 0
         sinks.append(Subscription(link, 1, "s.*", (9, 9999, 9), strip=False))
-        sinks[-1].begin_with(store.matching("s.*"))
+        store.show(sinks[-1], "s.*")
         assert (store.bytes, store.fds) == (800, 8)
         assert hub.held_fds == store.held_fds == 8 + 2 * store.old_count
         assert store.old_count == min(4 * turn, 5)
         assert sum(len(shared.fds) for shared in fds) == hub.held_fds
+        assert [sink.waiting_messages for sink in sinks] == [4] * (turn + 1)
+        if "retained" in limit:
+            # Nor is there any number of those that were given up.
+            assert sum(len(sink.waiting) for sink in sinks) <= turn + 4 + 5 + 5 + len(store._readers)
     for sink in sinks:
         assert isinstance(sink.link, Receiver)
         sink.link.room = 99
@@ -108,11 +117,58 @@ async def test_old_values_that_nobody_takes_are_bounded_like_the_new(limit: dict
         assert (len(sink.link.fds) + sink.lost, len(sink.waiting)) == (4, 0)
     # The newest are there, of those before as many as the limits let stand, and of the first none.
     assert [sink.lost for sink in sinks] == [4] * 47 + [3, 0, 0]
+    assert store._given_up == 0
     for topic in range(4):
         store.keep(f"s.{topic}", (), 0, None, peer, clears=True)
     assert (store.bytes, store.fds, store.held_fds, hub.held_fds, store.values) == (0, 0, 0, 0, {})
     assert (store.old_count, store.old_bytes) == (0, 0)
     assert peer._remains == 1
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest", "group"])
+@pytest.mark.parametrize(
+    ("given_up", "story"),
+    [
+        ({1, 2, 4}, [(0, 0), (3, 2), (5, 1), (6, 0), (-1, 0)]),
+        ({0, 1, 5}, [(2, 2), (3, 0), (4, 0), (6, 1), (-1, 0)]),
+        ({0, 1, 2, 3, 4, 5}, [(6, 6), (-1, 0)]),
+    ],
+)
+async def test_places_of_what_was_given_up_are_merged_and_stay_where_they_are(
+    given_up: set[int], story: list[tuple[int, int]], overflow: str
+) -> None:
+    hub = Hub(Limits())
+    store, publisher, link = hub.retained, Publisher(), Receiver()
+    for number in range(6):
+        store.keep(f"s.{number}", publisher.message().frames, 100, None, publisher.presence, clears=False)
+    link.room = 0
+    member: Subscription = (
+        Lossy(link, 1, "s.*", (9, 9999, 9), strip=False, overflow=Overflow.DROP_OLDEST)
+        if overflow == "drop_oldest"
+        else Subscription(link, 1, "s.*", (9, 9999, 9), strip=False)
+    )
+    sink: Sink = member
+    if overflow == "group":
+        sink = group = Group("g", "s.*")
+        group.members.append(member)
+    store.show(sink, "s.*")
+    sink.progress()
+    live = publisher.message()
+    live.pending = 1
+    sink.offer(live)
+    for kept in [kept for number, kept in enumerate(store.values.values()) if number in given_up]:
+        kept.give_up()
+    for _ in range(2):
+        assert sink.merge_given_up() is (len(given_up) < 6)
+        assert sink.waiting_messages == 7
+        gaps = [parcel.count for parcel in sink.waiting if isinstance(parcel, Gap)]
+        assert sum(gaps) == len(given_up)
+        assert len(gaps) == sum(lost > 0 for _, lost in story)
+    link.feed()
+    assert (link.story, member.lost, sink.waiting_messages) == (story, len(given_up), 0)
+    assert not sink.merge_given_up()
+    live.finish()
+    assert publisher.done == [live]
 
 
 def test_what_was_given_up_is_counted_where_it_is_missing() -> None:

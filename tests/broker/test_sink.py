@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sockbus.broker.group import Group
@@ -106,6 +106,7 @@ class TestCredit:
         assert sink.give_back(1, 100, 2)
         assert not sink.give_back(*too_much)
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(1, 9), max_size=8), st.lists(st.integers(0, 5), max_size=40), st.integers(1, 600))
     def test_whatever_is_split_comes_whole_once_and_in_order(
         self, runs: list[int], grants: list[int], size: int
@@ -307,6 +308,7 @@ class TestGroup:
         assert [len(link.got) for link in links] == [0] * 10 + [11] + [10] * 89
         assert len(looks) == 10 + 900 + 10 + 1
 
+    @settings(deadline=None)
     @given(
         st.lists(st.integers(1, 5), min_size=1, max_size=5),
         st.lists(st.one_of(st.integers(1, 9), st.tuples(st.integers(0, 4), st.integers(1, 3))), max_size=40),
@@ -342,6 +344,7 @@ class TestGroup:
                 shared += 1
             assert [link.got for link in links] == expected
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.lists(st.integers(1, 4), min_size=1, max_size=4))
     def test_nothing_is_dropped_or_doubled_while_members_leave(self, runs: list[int], capacities: list[int]) -> None:
         publisher = Publisher()
