@@ -167,3 +167,28 @@ def test_change_that_comes_as_the_time_is_over_is_not_missed(transport: str, mon
             with pytest.raises(TimeoutError, match=r"^the bus was connected for 1 s$"):
                 bus.state_changed(timeout=1.0)
         assert bus.state_changed(timeout=PATIENCE) is BusState.WAITING
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_with_fail_the_publish_that_finds_the_broker_gone_raises(batch: bool) -> None:
+    with BrokerProcess() as broker, connect(broker.unix, reconnect="fail") as bus:
+        bus.flush()
+        broker.kill()
+        # Nobody has read that it is gone: the first write finds out.
+        with pytest.raises(ConnectionLost, match="is it still running"):
+            if batch:
+                with bus.batch():
+                    bus.publish("t", 1)
+            else:
+                bus.publish("t", 1)
+        assert not bus._waits.backlog
+        with pytest.raises(ConnectionLost, match="no connection to"):
+            bus.publish("t", 2)
+        with bus.batch():
+            pass
+        broker.start()
+        while bus.state is not BusState.CONNECTED:
+            bus.state_changed()
+        bus.publish("t", 3, receipt=True)
+        # What a batch had gathered was not queued with any connection.
+        assert bus.in_doubt == (0 if batch else 1)

@@ -359,10 +359,10 @@ async def test_full_table_of_descriptors_puts_off_the_next_connection(
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             bus._client.channel.sock.shutdown(socket.SHUT_RDWR)
-            changes = bus._client.changes
+            changes = bus._client.standing.now.changes
             # Lost, tried in vain, and once more.
-            while bus._client.changes < changes + 5:
-                await bus.state_changed()
+            while bus._client.standing.now.changes < changes + 5:
+                await runtime.turn()
             await bus.publish("other", "waits")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
