@@ -149,6 +149,18 @@ class Publishing(Face):
             deliver()
 
     @property
+    def in_doubt(self) -> int:
+        """As in every runtime; it looks whether the connection is still there."""
+        return self._look_what_is_in_doubt()
+
+    @deferred
+    def _look_what_is_in_doubt(self) -> int:
+        with self._waits as waits:
+            waits.look()
+        deliver()
+        return waits.in_doubt
+
+    @property
     def state(self) -> BusState:
         """Whether there is a connection, or one is on its way."""
         return self._look_at_state()

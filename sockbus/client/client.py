@@ -108,7 +108,7 @@ class Client(Keeping):
         """Subscribe, or register a server, and wait until that is in force; ``leave`` must follow."""
         session = yield from self.connected()
         pending = session.subscribe(box) if isinstance(box, Mailbox) else session.serve(box)
-        self.boxes[box] = None
+        self.boxes[box] = False
         try:
             self.flush()
             yield from self._in_force(box, pending)
@@ -124,6 +124,8 @@ class Client(Keeping):
             yield from self.connected()
         if box.error is not None:
             raise box.error
+        if box in self.boxes:
+            self.boxes[box] = True
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service."""

@@ -50,8 +50,8 @@ class Keeping(Sending):
         self.lost_last = 0
         #: what is to be said as soon as nothing is under way (``report_all``)
         self.unreported: list[str] = []
-        #: what is to be in force, in the order in which it was asked for
-        self.boxes: dict[Box, None] = {}
+        #: what is to be in force, in the order in which it was asked for, and whether it was before
+        self.boxes: dict[Box, bool] = {}
         self._reconnect = connecting.reconnect
         self._pause = 0.0
         self._connected_at = 0.0
@@ -227,10 +227,14 @@ class Keeping(Sending):
 
     def _cut(self, interruptions: int) -> None:
         """A connection has ended, and with it what was in force by it."""
-        for box in self.boxes:
+        for box, was_in_force in self.boxes.items():
             box.cut()
             if isinstance(box, Mailbox):
-                box.interrupted += interruptions
+                if was_in_force or box.ready:
+                    box.interrupted += interruptions
+                else:
+                    # It is still being entered, and nothing has come: there is nothing that its program could miss.
+                    box.is_cut = False
 
     def _give_up(self, channel: Channel) -> None:
         if channel.session.welcome.succeeded:

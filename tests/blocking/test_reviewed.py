@@ -192,3 +192,20 @@ def test_with_fail_the_publish_that_finds_the_broker_gone_raises(batch: bool) ->
         bus.publish("t", 3, receipt=True)
         # What a batch had gathered was not queued with any connection.
         assert bus.in_doubt == (0 if batch else 1)
+
+
+def test_what_a_lost_connection_leaves_behind_shows_to_who_only_looks() -> None:
+    with BrokerProcess() as broker, connect(broker.unix) as bus, bus.subscribe("t") as messages:
+        os.kill(broker.pid, signal.SIGSTOP)
+        bus.publish("other")
+        broker.kill()
+        assert messages.interrupted == 1
+        assert bus.in_doubt == 1
+        broker.start()
+        while bus.state is not BusState.CONNECTED:
+            bus.state_changed()
+        os.kill(broker.pid, signal.SIGSTOP)
+        bus.publish("other")
+        broker.kill()
+        assert bus.in_doubt == 2
+        assert messages.interrupted == 2
