@@ -85,6 +85,7 @@ class Waits(EventLoopClient):
             self._stop()
             if self.error is None:
                 self._keeper = self._loop.create_task(self._keep())
+            self.report_all()
             return
         if channel.blocked is not None:
             self.send_rest()

@@ -10,12 +10,14 @@ from typing import Literal, overload
 from ..client.connecting import Connecting
 from ..client.face import Face
 from ..client.need import Expired, Steps
+from ..client.standing import Seen
 from ..fd import HasFileno
 from ..interrupt import deferred, deliver, pending
 from ..message import Receipt
 from ..payload import Headers
 from ..state import BusState
 from ..transport.channel import Channel
+from .departure import check_sent, finish
 from .scopes import Batch, gather
 from .waits import Waits
 
@@ -28,7 +30,7 @@ class Publishing(Face):
     def __init__(self, channel: Channel, connecting: Connecting) -> None:
         self._waits = Waits(channel, connecting)
         super().__init__(self._waits)
-        # By thread: how often the state had changed when it last looked.
+        # By thread: what it saw of the state when it last looked.
         self._seen = threading.local()
 
     @overload
@@ -84,6 +86,7 @@ class Publishing(Face):
                 return None
         answer: Receipt | None = None
         waits.enter()
+        session = waits.session
         try:
             steps: Steps[Receipt | None] | None
             if retain:
@@ -92,10 +95,10 @@ class Publishing(Face):
                 steps = waits.publish(topic, payload, fds, headers, receipt=receipt)
             if steps is not None:
                 answer = waits.drive(steps, timeout)
-            waits.finish(timeout)
-            if answer is None and waits.error is not None:
+            finish(waits, timeout)
+            if answer is None and session.error is not None:
                 # It may have ended before this had left.
-                waits.check()
+                check_sent(waits, session)
         except Expired as expired:
             raise TimeoutError(
                 f"no {'receipt' if receipt else 'answer'} for the message on {topic!r} within {expired.seconds:g} s, "
@@ -146,6 +149,18 @@ class Publishing(Face):
             deliver()
 
     @property
+    def in_doubt(self) -> int:
+        """As in every runtime; it looks whether the connection is still there."""
+        return self._look_what_is_in_doubt()
+
+    @deferred
+    def _look_what_is_in_doubt(self) -> int:
+        with self._waits as waits:
+            waits.look()
+        deliver()
+        return waits.in_doubt
+
+    @property
     def state(self) -> BusState:
         """Whether there is a connection, or one is on its way."""
         return self._look_at_state()
@@ -154,18 +169,18 @@ class Publishing(Face):
     def _look_at_state(self) -> BusState:
         with self._waits as waits:
             waits.look()
-            self._seen.changes, state = waits.changes, waits.state
+            seen = self._seen.last = waits.standing.now
         deliver()
-        return state
+        return seen.state
 
     @deferred
     def state_changed(self, *, timeout: float | None = None) -> BusState:
         """Wait until ``state`` is another one than this thread saw last; CLOSED is the last, and returned at once."""
         try:
             with self._waits as waits:
-                state = waits.drive(waits.state_changed(getattr(self._seen, "changes", None)), timeout)
-                self._seen.changes = waits.changes
-                return state
+                seen: Seen = getattr(self._seen, "last", waits.standing.now)
+                seen = self._seen.last = waits.drive(waits.standing.after(seen), timeout)
+                return seen.state
         except Expired as expired:
             raise TimeoutError(f"the bus was {self._waits.state} for {expired.seconds:g} s") from None
         finally:

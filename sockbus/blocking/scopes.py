@@ -12,6 +12,7 @@ from ..client.need import Expired, Steps
 from ..errors import SockbusError
 from ..interrupt import deferred, deliver, is_due, pending
 from ..protocol.frame import MAX_FRAME, stamp
+from .departure import check_sent, finish
 from .waits import Waits
 
 __all__ = ["Background", "Batch", "gather"]
@@ -47,10 +48,14 @@ class Batch:
             return
         try:
             with self._waits as waits:
+                session, is_all = waits.session, not self._gathered
                 waits.spill(self._gathered, None if error is None else LEAVE_SECONDS)
-                waits.finish(None if error is None else LEAVE_SECONDS)
+                finish(waits, None if error is None else LEAVE_SECONDS)
+                if session.error is not None and not is_all:
+                    check_sent(waits, session)
         except BaseException as failure:
-            note = f"{len(self._gathered)} bytes of what was published in the batch were not sent"
+            size = f"{len(self._gathered)} bytes" if self._gathered else "some"
+            note = f"{size} of what was published in the batch were not sent"
             if error is None or not isinstance(failure, (Expired, SockbusError)):
                 failure.add_note(note)
                 raise

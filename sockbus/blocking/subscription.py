@@ -15,6 +15,7 @@ from ..client.need import Expired, Steps
 from ..client.taking import STAYS, Taking
 from ..interrupt import deferred, deliver, is_due, pending
 from ..message import Message
+from ..protocol.mailbox import Mailbox
 from .waits import Waits
 
 __all__ = ["Batches", "Subscription"]
@@ -53,20 +54,20 @@ class Subscription(Staying):
     @property
     def lost(self) -> int:
         """Messages of this subscription that were lost so far; readable after it was left, too."""
-        return self._lost()
+        return self._looked().lost
 
     @property
     def interrupted(self) -> int:
         """How often the connection was lost under it so far: what was published meanwhile never came, uncounted."""
-        return self._taking.mailbox.interrupted
+        return self._looked().interrupted
 
     @deferred
-    def _lost(self) -> int:
+    def _looked(self) -> Mailbox:
         mailbox = self._taking.mailbox
         with self._waits as waits:
             waits.look()
         deliver()
-        return mailbox.lost
+        return mailbox
 
     @deferred
     def __enter__(self) -> Self:

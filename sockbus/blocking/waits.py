@@ -23,7 +23,7 @@ from ..protocol.frame import stamp
 from ..protocol.pending import Pending
 from ..transport.base import Blocked
 from ..transport.channel import Channel
-from .attempts import ATTEMPT_SECONDS, Attempts
+from .attempts import Attempts
 from .guard import Guard
 from .parker import Parker, reentered
 from .poller import Poller
@@ -51,12 +51,13 @@ class Waits(Guard, Client):
         self.polls: Parker | None = None
         self._tick_at = math.inf
         self._parked: dict[Parker, None] = {}
-        self._drained = Gate()
+        #: where those wait who want all to leave that is queued
+        self.written = Gate()
         #: where those wait who read for others, until they are not needed any more
         self.over = Gate()
         #: whether the end of the bus is that this side has left it
         self.was_left = False
-        self._attempts = Attempts(self)
+        self.attempts = Attempts(self)
         #: threads in a batch, and what they have published in it that is not queued yet
         self.batching: dict[int, bytearray] = {}
 
@@ -71,7 +72,7 @@ class Waits(Guard, Client):
             self.polls.rouse()
             parker = Parker()
             self._park(parker, parker.sleep_through)
-        self._attempts.close()
+        self.attempts.close()
         self.channel.close()
         self._poller.close()
 
@@ -84,7 +85,7 @@ class Waits(Guard, Client):
         self._parked.clear()
         for gathered in self.batching.values():
             gathered.clear()  # it is the parent's to send
-        self._attempts.close()
+        self.attempts.close()
         self._poller.close()
         super().forked()
 
@@ -97,28 +98,6 @@ class Waits(Guard, Client):
 
     def flush_soon(self) -> None:
         """Who publishes sends, unless it is in a batch."""
-
-    def finish(self, timeout: float | None) -> None:
-        """Connect if that is due, send what is queued, and wait until the kernel has it or until the deadline."""
-        self.flush()
-        while self.session.outbox.queued_bytes or self.session.error is not None:
-            if self.error is not None:
-                return
-            if self.session.error is None:
-                steps, seconds = self._sent(), timeout
-            elif self._attempts.is_due():
-                steps = self._attempts.made()
-                seconds = ATTEMPT_SECONDS if timeout is None else min(timeout, ATTEMPT_SECONDS)
-            else:
-                return
-            try:
-                self.drive(steps, seconds)
-            except Expired:
-                return
-
-    def _sent(self) -> Steps[None]:
-        while self.session.outbox.queued_bytes and self.session.error is None:
-            yield self._drained
 
     def look(self) -> None:
         """Take what has come, and give back what is owed, without waiting."""
@@ -242,7 +221,7 @@ class Waits(Guard, Client):
         # (A time that is no number is over, and what `min` gives where it stands first.)
         is_away = self.session.error is not None
         if is_away:
-            until = min(until, self._attempts.prepare(self._poller))
+            until = min(until, self.attempts.prepare(self._poller))
         else:
             self._poller.ask(write=self.channel.blocked is Blocked.WRITABLE)
             if self.session.deliveries.mailboxes or self.channel.blocked is not None:
@@ -263,9 +242,22 @@ class Waits(Guard, Client):
                     parker.rouse()
         if self.error is None:
             if is_away:
-                self._attempts.go_on(self._poller.is_ready(found))
+                self.attempts.go_on(self._poller.is_ready(found))
             else:
                 self._react(found)
+        if self.unreported:
+            self._report()
+
+    def _report(self) -> None:
+        """Say what is to be said, without the lock: what has it may be anybody's code, and use this bus."""
+        self._hand_on()
+        self.busy = False
+        self.release()
+        try:
+            self.report_all()
+        finally:
+            self.acquire()
+            self.busy = True
 
     def _look_up_at(self) -> float:
         """When to stop waiting for the socket in any case (monotonic)."""
@@ -280,12 +272,12 @@ class Waits(Guard, Client):
             self._poller.watch(None)
             channel.close()
             # What was sent is sent, as far as that can be told.
-            self._drained.open_all()
+            self.written.open_all()
             return
         if channel.blocked is not None:
             channel.unblock()
-        if channel.blocked is None and self._drained.waiting:
-            self._drained.open_all()
+        if channel.blocked is None and self.written.waiting:
+            self.written.open_all()
         if self._tick_at != math.inf and monotonic() >= self._tick_at:
             self._tick_at = math.inf
             self.session.tick()
@@ -294,7 +286,7 @@ class Waits(Guard, Client):
     def _on_room(self) -> None:
         super()._on_room()
         if self.error is not None:
-            self._drained.open_all()
+            self.written.open_all()
             self.over.open_all()
             if self.polls is not None:
                 self.polls.rouse()

@@ -18,9 +18,10 @@ from ..protocol.mailbox import Mailbox, Service, no_wake
 from ..protocol.pending import Pending
 from ..transport.channel import Channel
 from ..transport.inheritance import go_on, let_go, look_around
-from .connecting import Connecting
-from .keeping import LATER_SECONDS, Keeping
+from .connecting import LATER_SECONDS, Connecting
+from .keeping import Keeping
 from .need import Expired, Gate, Steps
+from .reporting import also_lost
 
 __all__ = ["LATER_SECONDS", "LEAVE_SECONDS", "TICK_SECONDS", "Client"]
 
@@ -107,7 +108,7 @@ class Client(Keeping):
         """Subscribe, or register a server, and wait until that is in force; ``leave`` must follow."""
         session = yield from self.connected()
         pending = session.subscribe(box) if isinstance(box, Mailbox) else session.serve(box)
-        self.boxes[box] = None
+        self.boxes[box] = False
         try:
             self.flush()
             yield from self._in_force(box, pending)
@@ -123,6 +124,8 @@ class Client(Keeping):
             yield from self.connected()
         if box.error is not None:
             raise box.error
+        if box in self.boxes:
+            self.boxes[box] = True
 
     def leave(self, box: Mailbox | Service) -> None:
         """End a subscription or a service."""
@@ -136,6 +139,9 @@ class Client(Keeping):
         The subscriptions then take nothing new: whoever takes from them finishes what has come, and that is the end.
         """
         yield from self.flushed()
+        if leaving and self.session.error is not None:
+            # Nobody takes from them any more.
+            return
         session = yield from self.connected()
         draining = [
             box
@@ -164,42 +170,55 @@ class Client(Keeping):
 
         ``error`` is what the block is left by; it gets a note when leaving fails besides.
         """
-        was_flushed = self._is_flushed
         try:
             if self.error is None and not cancelled:
                 yield from self._taken_over()
-            elif self.session.unheard and error is None:
+            elif self.lost_last and not self.session.heard and (error is None or self._pid == os.getpid()):
+                # (In a forked child an exception is not about its parent's messages.)
                 self.check()
         except SockbusError as failure:
-            if error is not None:
-                error.add_note(f"besides, leaving the bus failed: {failure}")
-            elif self.session.error is None or not (was_flushed or self._is_flushed):
+            if error is None:
                 raise
+            error.add_note(f"besides, leaving the bus failed: {failure}")
         finally:
             self.session.goodbye()
             self.channel.flush()
 
-    @property
-    def _is_flushed(self) -> bool:
-        return not self.backlog and self.session.is_flushed
-
     def _taken_over(self) -> Steps[None]:
-        if self.session.error is not None and not self.backlog:
-            # Nothing is to leave, so nobody waits for a broker that may not come back.
-            return
-        try:
-            yield from self.drained(leaving=True)
-        except Expired as expired:
-            if self.session.error is not None:
-                raise ConnectionLost(
-                    f"{len(self.backlog)} messages were published while there was no connection to "
-                    f"{self.connecting.address}, and none came back within {expired.seconds:g} s of leaving; they are "
-                    f"lost"
-                ) from self.session.error
-            raise LimitExceeded(
-                f"the broker has not taken over everything published within {expired.seconds:g} s of leaving; "
-                f"does a subscriber not read?"
-            ) from None
+        before = self.in_doubt
+        lost: SockbusError | None = None
+        # Where nothing is to leave, nobody waits for a broker that may not come back.
+        while self.session.error is None or self.backlog:
+            try:
+                yield from self.drained(leaving=True)
+                break
+            except Expired as expired:
+                if self.session.error is None or self.backlog:
+                    raise self._not_taken_over(expired, self.in_doubt - before) from self.session.error
+                break
+            except SockbusError as error:
+                if self.session.error is None and not isinstance(error, ConnectionLost):
+                    raise
+                # What had not been written may still leave by another connection.
+                lost = error
+        if self.in_doubt > before:
+            self.check()
+            raise ConnectionLost(
+                f"the connection to {self.connecting.address} was lost while the bus was left"
+                f"{also_lost(self.in_doubt - before)}: {lost or self.session.error}"
+            ) from lost
+
+    def _not_taken_over(self, expired: Expired, in_doubt: int) -> SockbusError:
+        if self.session.error is not None:
+            more = f", and perhaps {in_doubt} that were published before them" if in_doubt else ""
+            return ConnectionLost(
+                f"{len(self.backlog)} messages waited for a connection to {self.connecting.address}, and none came "
+                f"back within {expired.seconds:g} s of leaving; they are lost{more}"
+            )
+        return LimitExceeded(
+            f"the broker has not taken over everything published within {expired.seconds:g} s of leaving"
+            f"{also_lost(in_doubt)}; does a subscriber not read?"
+        )
 
     def left(self) -> None:
         """The bus was left: what still waits gets to know that."""
@@ -211,16 +230,26 @@ class Client(Keeping):
         self.channel.sock.close()
         for box in self.boxes:
             box.close()
-        self.end(
-            ConnectionLost(
-                f"this bus was inherited by fork from process {self._pid}, whose connection it is; connect again in "
-                f"this process"
-            )
+        inherited = ConnectionLost(
+            f"this bus was inherited by fork from process {self._pid}, whose connection it is; connect again in this "
+            f"process"
         )
+        # Whether what was published arrives is the parent's to know: it is not counted here, nor taken out of what
+        # another thread may have been in the middle of, but leaving does say that this side cannot tell.
+        if self.error is None and self.session.welcome.done:
+            publishes = self.session.sender.publishes
+            self.lost_last = 0 if self.session.is_flushed else publishes.sent_messages - publishes.taken_messages
+        self.session.ending = no_wake
+        self.detour = True
+        in_doubt = self.in_doubt
+        self.session.fail(inherited)
+        self.end(inherited)
+        self.in_doubt = in_doubt
+        self.unreported.clear()
 
     def forget(self) -> None:
         """All who wait are gone without having said so: nobody is woken when the bus ends."""
-        self._room, self._slots, self._flushers, self._changed = Gate(), Gate(), Gate(), Gate()
+        self._room, self._slots, self._flushers, self.standing.changed = Gate(), Gate(), Gate(), Gate()
         for box in self.boxes:
             box.wake = no_wake
         self.backlog.forget()

@@ -11,20 +11,25 @@ from collections.abc import Callable
 from typing import Literal, final
 
 from ..address import Address, default_address
-from ..errors import ConnectError, MessageTooLarge, SockbusError
+from ..errors import ConnectError, ConnectionLost, MessageTooLarge, SockbusError
 from ..message import Will
 from ..protocol.handshake import check_name
 from ..protocol.pending import Pending
 from ..protocol.sender import check_will
 from ..protocol.session import Session
+from ..transport.base import Blocked
 from ..transport.channel import Channel
-from ..transport.dial import dial
+from ..transport.dial import Pause, Readable, Writable, dial
 from .need import Expired, Steps
 
-__all__ = ["BUFFER_BYTES", "CONNECT_SECONDS", "Connecting", "Reconnect", "check_reconnect"]
+__all__ = [
+    "BUFFER_BYTES", "CONNECT_SECONDS", "LATER_SECONDS", "Connecting", "Reconnect", "answered", "check_reconnect",
+]  # fmt: skip
 
 # Seconds that connecting, handshake included, may take.
 CONNECT_SECONDS = 10.0
+# Seconds until a send is tried again that met a limit of the kernel's, which readiness does not show.
+LATER_SECONDS = 0.01
 # Of publishes that wait for a connection, where a program does not say.
 BUFFER_BYTES = 1 << 20
 
@@ -96,6 +101,24 @@ class Connecting:
 
     def _unanswered(self) -> ConnectError:
         return ConnectError(f"the broker at {self.address} did not answer within {self._seconds:g} s; is it stopped?")
+
+
+def answered(channel: Channel, pending: Pending) -> Steps[None]:
+    """Write and read until somebody is answered; what the answer raises."""
+    while not pending.done:
+        if channel.blocked is Blocked.WRITABLE:
+            yield Writable(channel.sock)
+            channel.unblock()
+        elif channel.blocked is not None:
+            yield Pause(LATER_SECONDS)
+            channel.unblock()
+        else:
+            yield Readable(channel.sock)
+            channel.read()
+    try:
+        pending.result()
+    except ConnectionLost as error:
+        raise ConnectError(str(error)) from error
 
 
 def _answered(pending: Pending) -> Steps[None]:

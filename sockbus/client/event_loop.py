@@ -81,9 +81,11 @@ class EventLoopClient(Client):
     async def keep(self) -> None:
         """After the end of a connection: make attempts at another one until one succeeds, or the bus has ended."""
         self.channel.close()
+        self.report_all()
         while self.session.error is not None and self.error is None:
             await self.sleep(self.pause())
             await self.drive(self.reconnect(), CONNECT_SECONDS)
+            self.report_all()
 
     @abstractmethod
     async def work(self, service: Service, handler: Handler) -> None:
@@ -212,7 +214,7 @@ class EventLoopBus(Face):
 
     async def state_changed(self) -> BusState:
         """Wait until ``state`` is another one, and return it; CLOSED is the last, and returned at once."""
-        return await self._waits.drive(self._waits.state_changed())
+        return await self._waits.drive(self._waits.standing.other_than(self._waits.state))
 
     def subscribe(
         self,

@@ -53,8 +53,9 @@ class Face(Staying):
 
     @property
     def in_doubt(self) -> int:
-        """How many messages were published, without a receipt, to connections that were lost before they could be
-        known to have arrived: they may be lost, too, and are never sent again.
+        """How many messages that were published without a receipt may be lost, and are never sent again: they were
+        written to connections that were lost before they could be known to have arrived, or still waited for one when
+        the bus ended.
         """
         return self._client.in_doubt
 

@@ -12,25 +12,22 @@ import os
 from abc import abstractmethod
 from time import perf_counter
 
-from ..errors import ConnectError, ConnectionLost, PermissionDenied, ProtocolError, SockbusError
+from ..errors import ConnectError, ConnectionLost, SockbusError, VersionMismatch
 from ..protocol.mailbox import Mailbox, Service
 from ..protocol.pending import Pending
 from ..protocol.session import Session
 from ..state import BusState
-from ..transport.base import Blocked
 from ..transport.channel import Channel
-from ..transport.dial import Pause, Readable, Writable
-from .connecting import Connecting
-from .need import Expired, Gate, Steps
-from .reporting import report
+from .connecting import Connecting, answered
+from .need import Expired, Steps
+from .reporting import also_lost, report
 from .sending import Sending
+from .standing import Standing
 
-__all__ = ["LATER_SECONDS", "Keeping"]
+__all__ = ["Keeping"]
 
 Box = Mailbox | Service
 
-# Seconds until a send is tried again that met a limit of the kernel's, which readiness does not show.
-LATER_SECONDS = 0.01
 # The second attempt comes so many seconds after the first, which comes at once; each pause is twice the one before.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
@@ -46,17 +43,22 @@ class Keeping(Sending):
         self.connecting = connecting
         #: why this bus is of no use any more
         self.error: SockbusError | None = None
-        self.state = BusState.CONNECTING
-        #: how often it has changed
-        self.changes = 0
-        #: messages published without a receipt that were written to a connection which was lost, and may be lost too
+        self.standing = Standing()
+        #: messages published without a receipt that may be lost with a connection, or with the bus
         self.in_doubt = 0
-        #: what is to be in force, in the order in which it was asked for
-        self.boxes: dict[Box, None] = {}
+        #: those that may be lost with the end of the bus
+        self.lost_last = 0
+        #: what is to be said as soon as nothing is under way (``report_all``)
+        self.unreported: list[str] = []
+        #: what is to be in force, in the order in which it was asked for, and whether it was before
+        self.boxes: dict[Box, bool] = {}
         self._reconnect = connecting.reconnect
-        self._changed = Gate()
         self._pause = 0.0
         self._connected_at = 0.0
+        # What the last attempt met that is no broker of this bus.
+        self._obstacle: SockbusError | None = None
+        # Whether that was said, once while there is no connection.
+        self._complained = False
         self._hook(channel)
 
     def _hook(self, channel: Channel) -> None:
@@ -69,38 +71,33 @@ class Keeping(Sending):
     def take_up(self) -> None:
         """``channel`` is another one: read and write it. (That of before is closed.)"""
 
+    @property
+    def keeps_for_another(self) -> bool:
+        """Whether what no connection has begun to write waits for the next one."""
+        return self._reconnect == "wait"
+
     # The state
 
-    def _enter(self, state: BusState) -> None:
-        if state is not self.state:
-            self.state = state
-            self.changes += 1
-            self._changed.open_all()
+    @property
+    def state(self) -> BusState:
+        """What this bus is at."""
+        return self.standing.now.state
 
     def opened(self) -> None:
         """The first connection is there, unless what brought that word has brought the end, too."""
         if self.session.error is None:
             self._connected_at = perf_counter()
-            self._enter(BusState.CONNECTED)
-
-    def state_changed(self, seen: int | None = None) -> Steps[BusState]:
-        """Wait until the state is another one than now, and give it; at once where it is the last.
-
-        ``seen``: what ``changes`` was when the caller last looked; at once where it is more by now.
-        """
-        if self.state is not BusState.CLOSED and (seen is None or seen == self.changes):
-            yield self._changed
-        return self.state
+            self.standing.enter(BusState.CONNECTED)
 
     def check(self) -> None:
         if self.error is not None:
-            self.session.unheard = False
+            self.session.heard = True
             raise type(self.error)(*self.error.args) from self.error
 
     def check_connected(self) -> None:
         self.check()
         error = self.session.error
-        if error is not None and self._reconnect == "fail":
+        if error is not None and not self.keeps_for_another:
             raise ConnectionLost(f"{self.why_away}, or connect with reconnect='wait'") from error
 
     @property
@@ -109,14 +106,15 @@ class Keeping(Sending):
         if error is None:
             return ""
         return (
-            f"there is no connection to {self.connecting.address} at the moment ({error}); wait for bus.state_changed()"
+            f"there is no connection to {self.connecting.address} at the moment ({self._obstacle or error}); wait for "
+            f"bus.state_changed()"
         )
 
     def connected(self) -> Steps[Session]:
         """The session; where there is no connection, wait for it, or raise that there is none."""
         while self.session.error is not None:
             self.check_connected()
-            yield self._changed
+            yield self.standing.changed
         return self.session
 
     # The end of a connection
@@ -125,44 +123,58 @@ class Keeping(Sending):
         """The session has an error; the program goes on without it, or ends with it."""
         session = self.session
         error = session.error
+        assert error is not None
         self.detour = True
-        if (
-            self.error is None
-            and self._reconnect is not None
-            and session.welcome.done
-            and isinstance(error, ConnectionLost)
-        ):
-            in_doubt = self.backlog.salvage(session)
-            self.in_doubt += in_doubt
-            for box in self.boxes:
-                box.cut()
-                if isinstance(box, Mailbox):
-                    box.interrupted += 1
-            if perf_counter() - self._connected_at > SETTLED_SECONDS:
-                self._pause = 0.0
-            also = f", and with it perhaps {in_doubt} messages" if in_doubt else ""
-            self._enter(BusState.WAITING)
-            # Last: what has it may be anybody's code.
-            report(f"the connection to {self.connecting.address} was lost{also}: {error}")
-            return
-        if self.error is None:
-            self.error = error
-        self._close_state()
+        in_doubt = self.backlog.salvage(session) if session.welcome.done else 0
+        goes_on = self.error is None and self._reconnect is not None and session.welcome.done
+        if goes_on and isinstance(error, ConnectionLost):
+            self._wait_for_another(error, in_doubt)
+        else:
+            self._end(error, in_doubt)
+            session.error = self.error
+
+    def _wait_for_another(self, error: SockbusError, in_doubt: int) -> None:
+        if not self.keeps_for_another:
+            # Nothing waits for another connection: who published it is told, or finds it counted.
+            in_doubt += self.backlog.unanswered
+            self.backlog.fail(error)
+        self.in_doubt += in_doubt
+        self._obstacle, self._complained = None, False
+        self._cut(1)
+        if perf_counter() - self._connected_at > SETTLED_SECONDS:
+            self._pause = 0.0
+        self.unreported.append(f"the connection to {self.connecting.address} was lost{also_lost(in_doubt)}: {error}")
+        self.standing.enter(BusState.WAITING)
 
     def end(self, error: SockbusError) -> None:
-        """This bus is of no use any more: all that wait get this error."""
+        """This side makes no more use of the bus: all that wait get this error."""
         if self.error is None:
             self.error = error
         if self.session.error is None:
             self.session.fail(error)
-            return
-        self._close_state()
-        self._on_room()
+        else:
+            self._end(error, 0)
+            self._on_room()
 
-    def _close_state(self) -> None:
-        if self.error is not None:
-            self.backlog.fail(self.error)
-        self._enter(BusState.CLOSED)
+    def _end(self, error: SockbusError, in_doubt: int) -> None:
+        """There will be no other connection, and what still waits for one is lost."""
+        in_doubt += self.backlog.unanswered
+        self.in_doubt += in_doubt
+        if self.error is None:
+            # It was not this side that ended it, which may not even know yet.
+            self.lost_last = in_doubt
+            if self.session.welcome.done and (in_doubt or self._reconnect is not None):
+                self.unreported.append(f"the bus at {self.connecting.address} has ended{also_lost(in_doubt)}: {error}")
+            if in_doubt:
+                error = type(error)(f"the bus has ended{also_lost(in_doubt)}: {error}")
+            self.error = error
+        self.session.heard = self.backlog.fail(self.error)
+        self.standing.enter(BusState.CLOSED)
+
+    def report_all(self) -> None:
+        """Say what is to be said: called where a program's own code, which may use this bus, gets in nobody's way."""
+        while self.unreported:
+            report(self.unreported.pop(0))
 
     def _on_room(self) -> None:
         super()._on_room()
@@ -184,7 +196,7 @@ class Keeping(Sending):
     def reconnect(self) -> Steps[None]:
         """One attempt; ``Expired`` ends it. Afterwards there is a session without an error, or was no luck."""
         channel: Channel | None = None
-        self._enter(BusState.CONNECTING)
+        self.standing.enter(BusState.CONNECTING)
         try:
             channel = yield from self.connecting.dialled()
             yield from self._resumed(channel)
@@ -194,18 +206,42 @@ class Keeping(Sending):
         except (Expired, SockbusError) as error:
             if channel is not None:
                 self._give_up(channel)
-            if isinstance(error, (ProtocolError, PermissionDenied)):
-                self.end(error)
-            else:
-                for box in self.boxes:
-                    box.cut()
-                self._enter(BusState.WAITING)
+            self._failed(error)
             return
         except BaseException:
             if channel is not None:
                 self._give_up(channel)
             raise
         self._go_on_with(channel)
+
+    def _failed(self, error: Expired | SockbusError) -> None:
+        """An attempt was no luck. Only what would be so for ever ends the bus; the rest may be over in a moment."""
+        if isinstance(error, VersionMismatch):
+            self._end(error, 0)
+            self._on_room()
+        if self.error is not None:
+            return
+        if isinstance(error, (Expired, ConnectError)):
+            # No broker is there, which everybody knows by now.
+            self._obstacle = None
+        else:
+            if not self._complained:
+                self._complained = True
+                self.unreported.append(f"no connection to {self.connecting.address} is made for now: {error}")
+            self._obstacle = error
+        self._cut(0)
+        self.standing.enter(BusState.WAITING)
+
+    def _cut(self, interruptions: int) -> None:
+        """A connection has ended, and with it what was in force by it."""
+        for box, was_in_force in self.boxes.items():
+            box.cut()
+            if isinstance(box, Mailbox):
+                if was_in_force or box.ready:
+                    box.interrupted += interruptions
+                else:
+                    # It is still being entered, and nothing has come: there is nothing that its program could miss.
+                    box.is_cut = False
 
     def _give_up(self, channel: Channel) -> None:
         if channel.session.welcome.succeeded:
@@ -222,7 +258,7 @@ class Keeping(Sending):
         """Shake hands, and put in force all that is to be."""
         session = channel.session
         channel.flush()
-        yield from _answered(channel, session.welcome)
+        yield from answered(channel, session.welcome)
         asked: list[Pending] = []
         if self.connecting.will is not None:
             asked.append(session.sender.will(self.connecting.will))
@@ -238,7 +274,7 @@ class Keeping(Sending):
                 box.wake()
         channel.flush()
         for pending in asked:
-            yield from _answered(channel, pending)
+            yield from answered(channel, pending)
 
     def _go_on_with(self, channel: Channel) -> None:
         self.channel, self.session = channel, channel.session
@@ -253,29 +289,11 @@ class Keeping(Sending):
         self.detour = bool(self.backlog)
         self.take_up()
         self._feed()
-        self._enter(BusState.CONNECTED)
+        self.standing.enter(BusState.CONNECTED)
         self._room.open_all()
         self._slots.open_all()
-        report(f"connected again to {self.connecting.road}")
+        self.unreported.append(f"connected again to {self.connecting.road}")
 
 
 def _boxes_of(session: Session) -> list[Box]:
     return [*session.deliveries.mailboxes.values(), *session.calls.services.values()]
-
-
-def _answered(channel: Channel, pending: Pending) -> Steps[None]:
-    """Write and read until somebody is answered; what the answer raises."""
-    while not pending.done:
-        if channel.blocked is Blocked.WRITABLE:
-            yield Writable(channel.sock)
-            channel.unblock()
-        elif channel.blocked is not None:
-            yield Pause(LATER_SECONDS)
-            channel.unblock()
-        else:
-            yield Readable(channel.sock)
-            channel.read()
-    try:
-        pending.result()
-    except ConnectionLost as error:
-        raise ConnectError(str(error)) from error

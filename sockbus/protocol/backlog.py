@@ -45,6 +45,11 @@ class Backlog:
         return sum(1 if isinstance(item, Outgoing) else sum(1 for _ in _frames(item)) for item in self._items)
 
     @property
+    def unanswered(self) -> int:
+        """How many of them ask for no answer."""
+        return len(self) - sum(isinstance(item, Outgoing) and item.pending is not None for item in self._items)
+
+    @property
     def has_room(self) -> bool:
         """Whether one more may be put: one may go beyond the limit."""
         return self.size_bytes < self._limit_bytes
@@ -123,7 +128,7 @@ class Backlog:
                 self.put_frames(item)
             else:
                 self._put(item)
-        return max(0, in_doubt)
+        return 0 if session.is_flushed else max(0, in_doubt)
 
     def forget(self) -> None:
         """Those who wait for answers are gone."""
@@ -131,15 +136,18 @@ class Backlog:
             if isinstance(item, Outgoing) and item.pending is not None:
                 item.pending.wake = no_wake
 
-    def fail(self, error: SockbusError) -> None:
-        """It will never leave."""
+    def fail(self, error: SockbusError) -> bool:
+        """It will never leave; whether somebody who waited was told. (Of what is ``unanswered``, nobody was.)"""
+        heard = False
         for item in self._items:
             if isinstance(item, Outgoing):
                 item.drop()
                 if item.pending is not None:
+                    heard = heard or item.pending.wake is not no_wake
                     item.pending.fail(error)
         self._items.clear()
         self.size_bytes = self._fds = 0
+        return heard
 
 
 def _frames(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int]]:

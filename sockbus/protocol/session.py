@@ -38,7 +38,8 @@ class Session:
 
     ``carries_fds`` and ``records`` are the transport's; ``own_socket`` is the device and inode of its socket.
     ``room`` is called when something may have become possible that was not, and when the session ended; ``ending``
-    before that, while what it had queued and who waits are still there for who goes on with another session.
+    before that, while what it had queued and who waits are still there for who goes on with another session; it may
+    put what more there is to say into ``error``.
     ``numbers`` are ``Orders``'.
     """
 
@@ -74,8 +75,8 @@ class Session:
         self.flushing: Pending | None = None
         # Published when the last flush was asked for.
         self._flushed_bytes = 0
-        #: the session ended, nobody has heard of it, and something published may not have arrived
-        self.unheard = False
+        #: the session ended, and somebody was told
+        self.heard = False
         self._peers: dict[int, Peer] = {}
         self._assemblies = Assemblies()
         self._handlers: dict[int, Callable[[Run], None]] = {
@@ -141,16 +142,16 @@ class Session:
         """The session is over: everything that waits gets this error, and nothing is sent any more."""
         if self.error is not None:
             return
-        may_lose = self.welcome.done and not self.is_flushed
         self.error = error
         self.handshake.state = State.CLOSED
         self.inbox.close()
         self._assemblies.close()
         self.ending()
+        # It may have more to say of what that means.
+        error = self.error
         self.outbox.close()
         heard = self.orders.fail(error)
-        heard = self.calls.fail(error) or heard
-        self.unheard = may_lose and not heard
+        self.heard = self.calls.fail(error) or heard or self.heard
         if not self.welcome.done:
             self.welcome.fail(error)
         for mailbox in self.deliveries.mailboxes.values():
@@ -180,7 +181,7 @@ class Session:
     def check(self) -> None:
         """Raise why the session ended, if it did."""
         if self.error is not None:
-            self.unheard = False
+            self.heard = True
             raise type(self.error)(*self.error.args) from self.error
 
     @property

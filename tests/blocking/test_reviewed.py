@@ -203,3 +203,45 @@ def test_no_call_waits_longer_than_it_was_told_for_a_name_that_is_looked_up(monk
             broker.start()
             answered.set()
             bus.publish("t", receipt=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_with_fail_the_publish_that_finds_the_broker_gone_raises(batch: bool) -> None:
+    with BrokerProcess() as broker, connect(broker.unix, reconnect="fail") as bus:
+        bus.flush()
+        broker.kill()
+        # Nobody has read that it is gone: the first write finds out.
+        with pytest.raises(ConnectionLost, match="is it still running"):
+            if batch:
+                with bus.batch():
+                    bus.publish("t", 1)
+            else:
+                bus.publish("t", 1)
+        assert not bus._waits.backlog
+        with pytest.raises(ConnectionLost, match="no connection to"):
+            bus.publish("t", 2)
+        with bus.batch():
+            pass
+        broker.start()
+        while bus.state is not BusState.CONNECTED:
+            bus.state_changed()
+        bus.publish("t", 3, receipt=True)
+        # What a batch had gathered was not queued with any connection.
+        assert bus.in_doubt == (0 if batch else 1)
+
+
+def test_what_a_lost_connection_leaves_behind_shows_to_who_only_looks() -> None:
+    with BrokerProcess() as broker, connect(broker.unix) as bus, bus.subscribe("t") as messages:
+        os.kill(broker.pid, signal.SIGSTOP)
+        bus.publish("other")
+        broker.kill()
+        assert messages.interrupted == 1
+        assert bus.in_doubt == 1
+        broker.start()
+        while bus.state is not BusState.CONNECTED:
+            bus.state_changed()
+        os.kill(broker.pid, signal.SIGSTOP)
+        bus.publish("other")
+        broker.kill()
+        assert bus.in_doubt == 2
+        assert messages.interrupted == 2

@@ -18,6 +18,7 @@ import trio
 
 import sockbus.blocking
 from sockbus.blocking.workers import Workers
+from sockbus.client.standing import Seen
 
 __all__ = ["connect"]
 
@@ -57,7 +58,7 @@ class Bus:
     def __init__(self, bus: sockbus.blocking.Bus) -> None:
         self._bus = bus
         # What the bus keeps for each thread, for each task: its calls are made in many threads.
-        self._seen: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[trio.lowlevel.Task, Seen] = WeakKeyDictionary()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bus, name)
@@ -79,16 +80,16 @@ class Bus:
     @property
     def state(self) -> Any:
         state = self._bus.state
-        self._seen[trio.lowlevel.current_task()] = self._bus._seen.changes
+        self._seen[trio.lowlevel.current_task()] = self._bus._seen.last
         return state
 
     async def state_changed(self) -> Any:
         task = trio.lowlevel.current_task()
 
         def state_changed(*, timeout: float) -> Any:
-            self._bus._seen.changes = self._seen.get(task)
+            self._bus._seen.last = self._seen.get(task, self._bus._waits.standing.now)
             state = self._bus.state_changed(timeout=timeout)
-            self._seen[task] = self._bus._seen.changes
+            self._seen[task] = self._bus._seen.last
             return state
 
         return await in_slices(state_changed)

@@ -37,6 +37,8 @@ class Connection:
         self.peer = Peer(number, None, "stream", 0, 0, 1)
         self._inbox = Inbox(carries_fds=False, fds_may_miss=True)
         self._came: collections.deque[tuple[int, int]] = collections.deque()
+        #: how many frames of each kind were read; pieces are frames of their own
+        self.seen: collections.Counter[int] = collections.Counter()
 
     def wait_for(self, kind: Kind) -> int:
         """Read until such a frame comes; its number."""
@@ -47,7 +49,9 @@ class Connection:
                     return number
             data = self._sock.recv(1 << 16)
             assert data, f"the client has gone without a {kind.name}"
-            self._came += [(run.kind, run.correlation) for run in self._inbox.receive(data, ())]
+            for run in self._inbox.receive(data, ()):
+                self._came.append((run.kind, run.correlation))
+                self.seen[run.kind] += run.count
 
     def send(self, *frames: bytes) -> None:
         self._sock.sendall(b"".join(frames))

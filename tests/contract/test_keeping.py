@@ -359,10 +359,10 @@ async def test_full_table_of_descriptors_puts_off_the_next_connection(
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
             bus._client.channel.sock.shutdown(socket.SHUT_RDWR)
-            changes = bus._client.changes
+            changes = bus._client.standing.now.changes
             # Lost, tried in vain, and once more.
-            while bus._client.changes < changes + 5:
-                await bus.state_changed()
+            while bus._client.standing.now.changes < changes + 5:
+                await runtime.turn()
             await bus.publish("other", "waits")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -397,5 +397,43 @@ async def test_broker_that_accepts_and_says_nothing_is_given_up(
             await reaches(bus, BusState.WAITING)
             await reaches(bus, BusState.CONNECTED)
             await bus.flush()
+
+    await runtime.gather(lambda: runtime.in_thread(play), use)
+
+
+async def test_subscription_that_was_never_in_force_was_not_interrupted(runtime: Runtime, script: Scripted) -> None:
+    went_on = threading.Event()
+
+    def play() -> None:
+        # Lost while it is entered, at the first connection and in the middle of an attempt.
+        for _ in range(2):
+            connection = script.accept()
+            connection.send(connection.welcome())
+            connection.wait_for(Kind.SUBSCRIBE)
+            connection.close()
+        for number in range(2):
+            connection = script.accept()
+            connection.send(connection.welcome())
+            subscribed = connection.wait_for(Kind.SUBSCRIBE)
+            connection.send(
+                control(Kind.OK, correlation=subscribed),
+                control(Kind.PEER, peer_body(connection.peer), correlation=99),
+                control(Kind.DELIVER, [1, 0], correlation=subscribed),
+                encode(Kind.PUBLISH, topic=b"t", payload=encode_payload(number), sender=99),
+            )
+            if number == 0:
+                assert went_on.wait(SECONDS)
+            else:
+                connection.send(connection.ok(Kind.FLUSH))
+            connection.close()
+
+    async def use() -> None:
+        async with runtime.connect(script.address) as bus, bus.subscribe("t") as messages:
+            entered = messages.interrupted
+            first = await messages.receive()
+            assert (first.payload, first.interrupted, entered) == (0, False, 0)
+            went_on.set()
+            then = await messages.receive()
+            assert (then.payload, then.interrupted, messages.interrupted) == (1, True, 1)
 
     await runtime.gather(lambda: runtime.in_thread(play), use)

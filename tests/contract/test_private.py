@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sockbus import ConnectError, PermissionDenied
+from sockbus import BusState, ConnectError, PermissionDenied
+from sockbus.protocol.frame import Kind
 from tests.brokers import BrokerProcess
 from tests.contract.runtime import Runtime
+from tests.contract.scripted import Scripted
 from tests.contract.short import short_directory
 
 NOBODY = 65534
@@ -123,3 +126,36 @@ async def test_broker_of_another_user_is_refused(runtime: Runtime, default: Path
             async with runtime.connect():
                 pass
         assert os.listdir("/proc/self/fd") == before
+
+
+async def test_directory_that_is_open_for_a_moment_does_not_end_a_bus(
+    runtime: Runtime, default: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Whoever could end it by that could end everybody's.
+    default.mkdir(0o700)
+    with contextlib.closing(Scripted(default / "stream")) as script:
+
+        def play() -> None:
+            first = script.accept()
+            first.send(first.welcome())
+            default.chmod(0o755)
+            first.close()
+            while not any("is made for now" in record.getMessage() for record in caplog.records):
+                time.sleep(0.001)
+            default.chmod(0o700)
+            then = script.accept()
+            then.send(then.welcome())
+            then.send(then.ok(Kind.FLUSH))
+            # Its own, and that of leaving.
+            then.send(then.ok(Kind.FLUSH))
+
+        async def use() -> None:
+            async with runtime.connect() as bus:
+                while bus.state is BusState.CONNECTED:
+                    await bus.state_changed()
+                await bus.publish("t", "waits")
+                await bus.flush()
+
+        await runtime.gather(lambda: runtime.in_thread(play), use)
+    (said,) = [record.getMessage() for record in caplog.records if "is made for now" in record.getMessage()]
+    assert "is open to other users" in said

@@ -206,3 +206,34 @@ def test_what_never_leaves_is_told_to_who_waits() -> None:
     backlog.fail(ConnectionLost("over"))
     with pytest.raises(ConnectionLost, match="over"):
         pending.result()
+
+
+def test_who_waits_is_told_and_the_rest_is_counted() -> None:
+    lost = session(7, itertools.count(1, 2), records=False)
+    told: list[str] = []
+    for number in range(3):
+        publish(lost, number, 10)
+    given_up = publish(lost, 3, 10, flags=Flag.RECEIPT)
+    waits = publish(lost, 4, 10, flags=Flag.RECEIPT)
+    assert waits is not None
+    assert given_up is not None
+    waits.attach(lambda: told.append("told"))
+    backlog = Backlog(1 << 20)
+    assert backlog.salvage(lost) == 0
+    assert (len(backlog), backlog.unanswered) == (5, 3)
+    assert backlog.fail(ConnectionLost("over"))
+    assert told == ["told"]
+    assert (len(backlog), backlog.unanswered, backlog.fail(ConnectionLost("again"))) == (0, 0, False)
+    assert given_up.done
+
+
+def test_what_was_flushed_is_not_in_doubt_before_who_flushes_has_heard() -> None:
+    lost = session(7, itertools.count(1, 2), records=False)
+    for number in range(3):
+        publish(lost, number, 10)
+    pending = lost.flush()
+    while (batch := lost.outbox.batch()) is not None:
+        lost.outbox.sent(batch.size)
+    lost.receive(control(Kind.OK, correlation=1))
+    assert pending.succeeded
+    assert Backlog(0).salvage(lost) == 0
