@@ -82,8 +82,12 @@ def test_sixteen_threads_on_one_bus_do_everything_at_once(address: str, topic: s
 
         def take_batches() -> None:
             for batch in numbers.batches(timeout=PATIENCE):
-                taken.extend(message.payload for message in batch)
-                if "over" in taken:
+                payloads = [message.payload for message in batch]
+                taken.extend(payloads)
+                for _ in range(payloads.count("over") - 1):
+                    # It was for another one.
+                    bus.publish(f"{topic}.numbers", "over")
+                if "over" in payloads:
                     return
 
         with (
@@ -102,12 +106,11 @@ def test_sixteen_threads_on_one_bus_do_everything_at_once(address: str, topic: s
                     bus.publish(f"{topic}.numbers", "over", receipt=True)
                 for future in taking:
                     future.result(PATIENCE)
-            came = [all_of_it.receive(timeout=PATIENCE).payload for _ in range(5 * COUNT + len(takers))]
+            came = [all_of_it.receive(timeout=PATIENCE).payload for _ in range(5 * COUNT)]
     serving.thread.join(PATIENCE)
-    pairs = [pair for pair in came if pair != "over"]
     for number in range(5):
-        assert [count for writer, count in pairs if writer == number] == list(range(COUNT))
-    assert sorted(pair for pair in taken if pair != "over") == sorted(pairs)
+        assert [count for writer, count in came if writer == number] == list(range(COUNT))
+    assert sorted(pair for pair in taken if pair != "over") == sorted(came)
     assert all_of_it.lost == numbers.lost == 0
 
 
