@@ -146,6 +146,16 @@ def test_endurance_ends_with_a_verdict(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_trials_of_endurance_at_one_broker_know_nothing_of_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(endure, "_TRIAL", 1.0)
+    # The broker is not killed, and has the kept values of the trial before.
+    monkeypatch.setattr(endure, "_DEEDS", ("publisher",))
+    code = endure.endure(("stream",), 0.12, 1)
+    assert (code, "verdict: every promise was kept" in capsys.readouterr().out) == (0, True)
+
+
 def test_broken_promise_is_a_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self, final
 
+from sockbus.blocking import connect
+
 from ..process import Crew, Program
 from .checker import Fault, check
 from .history import History, history_of
@@ -66,6 +68,12 @@ class Post:
         self._broker.ended()
         self._crew.dismiss(self._broker)
 
+    def forget(self) -> None:
+        """Let it forget the kept values of who is not there any more."""
+        with connect(self.address) as bus:
+            for kept in bus.request("$SYS.retained").payload:
+                bus.publish(kept["topic"], None, retain=True)
+
     def descriptors(self) -> int:
         """How many it has open."""
         assert self._broker is not None
@@ -112,6 +120,8 @@ class Trial:
 
     def begin(self, publishers: int = 8, subscribers: int = 8, servers: int = 1) -> None:
         """Start so many programs, of all runtimes and policies, and wait until all are there."""
+        # Their names are those of the trial before.
+        self.post.forget()
         self.subscribers = [self._subscriber(index) for index in range(subscribers)]
         self.servers = [self._server(index) for index in range(servers)]
         self.publishers = [self._publisher(index) for index in range(publishers)]
