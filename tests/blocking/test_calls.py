@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sockbus import ConnectError, ConnectionLost, Message, RemoteError, RequestTimeout
+from sockbus import ConnectError, ConnectionLost, Message, NoResponders, RemoteError, RequestTimeout
 from sockbus.blocking import Bus, connect
 from tests.brokers import ROOT, BrokerProcess, Program
 from tests.contract.runtime import PATIENCE
@@ -126,6 +126,8 @@ def test_serving_ends_with_the_time_and_with_its_bus(address: str, topic: str) -
     with connect(address) as bus, connect(address) as other:
         bus.serve(topic, lambda request: request.payload, timeout=SHORT)
         until(other, lambda found: all(server["pattern"] != topic for server in found["servers"]))
+        with pytest.raises(NoResponders):
+            other.request(topic)
 
 
 def test_connecting_ends_with_the_time(transport: str) -> None:

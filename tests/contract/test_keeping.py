@@ -353,7 +353,12 @@ async def test_leaving_in_the_middle_of_an_attempt_says_goodbye_there(runtime: R
 async def test_full_table_of_descriptors_puts_off_the_next_connection(
     connect: Connect, runtime: Runtime, broker: BrokerProcess
 ) -> None:
-    async with connect() as bus, bus.subscribe("t") as messages, runtime.during(messages.receive):
+    async with (
+        connect() as bus,
+        bus.subscribe("t") as quiet,
+        bus.subscribe("other") as messages,
+        runtime.during(quiet.receive),
+    ):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # No number below this is free.
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -368,6 +373,8 @@ async def test_full_table_of_descriptors_puts_off_the_next_connection(
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await reaches(bus, BusState.CONNECTED)
         await bus.publish("other", "goes on", receipt=True)
+        assert [message.payload for message in await take(messages, 2)] == ["waits", "goes on"]
+        assert (bus.in_doubt, messages.interrupted) == (0, 1)
 
 
 async def test_broker_that_accepts_and_says_nothing_is_given_up(

@@ -216,17 +216,19 @@ async def test_reader_that_takes_nothing_is_ended_after_its_stall(
 
 
 async def test_reader_that_is_slow_is_not_ended(connect: Connect, runtime: Runtime, topic: str) -> None:
+    count = 25  # a tenth of the stall each, and more than twice the stall in all
+
     async def publish() -> None:
-        for number in range(12):
+        for number in range(count):
             await bus.publish(topic, number)
         await bus.flush()
 
     async def read() -> None:
-        for number in range(12):
+        for number in range(count):
             await runtime.in_thread(functools.partial(time.sleep, 0.1))
             assert await take(messages, 1) == [(number, 0)]
 
-    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=2, stall=0.5) as messages:
+    async with connect() as bus, connect() as taker, taker.subscribe(topic, capacity=2, stall=1.0) as messages:
         await runtime.gather(publish, read)
         assert messages.lost == 0
 

@@ -36,20 +36,23 @@ def listen() -> Iterator[Listen]:
         logger.removeHandler(handler)
 
 
+def play(script: Scripted) -> int:
+    """Be lost with the first publish, and be there again; how many publishes come then."""
+    first = script.accept()
+    first.send(first.welcome())
+    first.wait_for(Kind.PUBLISH)
+    first.close()
+    then = script.accept()
+    then.send(then.welcome())
+    # The test's own, and that of leaving.
+    then.send(then.ok(Kind.FLUSH))
+    then.send(then.ok(Kind.FLUSH))
+    return then.seen[Kind.PUBLISH]
+
+
 async def test_log_handler_that_raises_harms_nobody(
     runtime: Runtime, script: Scripted, listen: Listen, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def play() -> None:
-        first = script.accept()
-        first.send(first.welcome())
-        first.wait_for(Kind.PUBLISH)
-        first.close()
-        then = script.accept()
-        then.send(then.welcome())
-        # The test's own, and that of leaving.
-        then.send(then.ok(Kind.FLUSH))
-        then.send(then.ok(Kind.FLUSH))
-
     async def use() -> None:
         async with runtime.connect(script.address) as bus:
             waiting: list[int] = []
@@ -65,7 +68,7 @@ async def test_log_handler_that_raises_harms_nobody(
             await bus.flush()
             assert waiting == [0, 0]
 
-    await runtime.gather(lambda: runtime.in_thread(play), use)
+    await runtime.gather(lambda: runtime.in_thread(lambda: play(script)), use)
     written = capfd.readouterr().err
     assert written.count("--- Logging error ---") == written.count("\nZeroDivisionError") == 2
 
@@ -73,20 +76,6 @@ async def test_log_handler_that_raises_harms_nobody(
 async def test_log_handler_may_use_the_bus_that_it_is_told_of(
     runtime: Runtime, script: Scripted, listen: Listen
 ) -> None:
-    received: list[int] = []
-
-    def play() -> None:
-        first = script.accept()
-        first.send(first.welcome())
-        first.wait_for(Kind.PUBLISH)
-        first.close()
-        then = script.accept()
-        then.send(then.welcome())
-        then.send(then.ok(Kind.FLUSH))
-        # That of leaving.
-        then.send(then.ok(Kind.FLUSH))
-        received.append(then.seen[Kind.PUBLISH])
-
     async def use() -> None:
         async with runtime.connect(script.address) as bus:
             # A blocking bus as a program has it: its calls are made where the handler is called.
@@ -101,5 +90,5 @@ async def test_log_handler_may_use_the_bus_that_it_is_told_of(
                     await step
             assert len(steps) == 2
 
-    await runtime.gather(lambda: runtime.in_thread(play), use)
-    assert received == [2]
+    received, _ = await runtime.gather(lambda: runtime.in_thread(lambda: play(script)), use)
+    assert received == 2
