@@ -34,6 +34,8 @@ class Calls:
 
     def __init__(self) -> None:
         self.receives = self.sends = 0
+        #: bytes of each receive
+        self.sizes: list[int] = []
 
     def counting(self, transport: type[Transport]) -> type[Transport]:
         """A transport that counts."""
@@ -44,7 +46,10 @@ class Calls:
 
             def receive(self) -> tuple[bytes, tuple[int, ...]] | None:
                 calls.receives += 1
-                return super().receive()  # type: ignore[no-any-return]  # as Transport has it
+                came: tuple[bytes, tuple[int, ...]] | None = super().receive()
+                if came is not None:
+                    calls.sizes.append(len(came[0]))
+                return came
 
             def send(self, buffers: Sequence[Buffer], fds: Sequence[int] = ()) -> int | Blocked:
                 calls.sends += 1
@@ -119,3 +124,20 @@ async def test_guard_notices_a_publisher_that_does_not_batch(
         rise = await measure(server, server.addresses[0])
         server.stop()
     assert not is_batched(rise), rise
+
+
+async def test_publisher_fills_its_records(calls: Calls, place: Path) -> None:
+    server = server_at("seqpacket", place)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        async with connect(server.addresses[0]) as bus:
+            frame = len(bus._client.session.sender.plain("t", b"x" * SIZE))
+            calls.sizes.clear()
+            for _ in range(MESSAGES):
+                await bus.publish("t", b"x" * SIZE)
+            await bus.flush()
+            sizes = list(calls.sizes)
+        server.stop()
+    # A record more would be a system call and a wake-up of the broker more. The last is FLUSH.
+    each = (1 << 16) // frame
+    assert sizes[:-1] == [each * frame] * (MESSAGES // each) + [MESSAGES % each * frame]

@@ -46,6 +46,8 @@ class Sending(ABC):
         self.backlog = Backlog(buffer_bytes)
         #: whether a publish cannot simply be queued with the session
         self.detour = False
+        # What the socket had not taken when a publisher last yielded for that.
+        self._rest_bytes = 0
         self._room = Gate()
         self._slots = Gate()
 
@@ -117,14 +119,24 @@ class Sending(ABC):
         window.sent_messages += 1
         outbox = session.outbox
         outbox.put_small(frame)
-        if outbox.queued_bytes >= self.yield_bytes:
+        # When another like it would not fit: one frame too many would be a batch of its own, and a wake-up.
+        if outbox.queued_bytes + len(frame) > self.yield_bytes:
             self.flush()
-            return self.turn()
-        if self.writer_sleeps:
+            if self._has_queued_much():
+                return self.turn()
+        elif self.writer_sleeps:
             self.flush_soon()
         if perf_counter() - self.yielded > self.yield_seconds:
             return self.turn()
         return None
+
+    def _has_queued_much(self) -> bool:
+        """Whether 64 KiB were queued since a publisher last yielded for that: not each publish to a full socket."""
+        queued = self.session.outbox.queued_bytes
+        rest = min(self._rest_bytes, queued)
+        is_much = self.channel.blocked is None or queued - rest >= self.yield_bytes
+        self._rest_bytes = queued if is_much else rest
+        return is_much
 
     def publish_retained(
         self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool

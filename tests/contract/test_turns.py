@@ -1,0 +1,83 @@
+"""Turns: how often a tight loop lets others run, and that it does so by what it has done, not by the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sockbus.client.client import Client
+from sockbus.protocol.frame import Kind
+from tests.contract.runtime import EVENT_LOOPS, Runtime
+from tests.contract.scripted import Scripted
+from tests.contract.test_keeping import script
+
+__all__ = ["script"]
+
+Connect = Callable[..., Any]
+
+COUNT = 5000
+
+
+async def test_tight_loops_let_others_run(connect: Connect, runtime: Runtime, topic: str) -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await runtime.turn()
+
+    async with connect() as bus, bus.subscribe(topic, capacity=1 << 20) as messages, runtime.during(count_turns):
+        body = b"x" * 100
+        for _ in range(COUNT):
+            await bus.publish(topic, body)
+        while_publishing = turns
+        for _ in range(COUNT):
+            await messages.receive()
+    # A turn for each 64 KiB published, and for each millisecond.
+    assert while_publishing >= 7
+    assert turns > while_publishing
+
+
+@pytest.mark.parametrize("runtime", EVENT_LOOPS, indirect=True)
+async def test_publisher_to_a_full_socket_yields_by_64_kib_too(
+    runtime: Runtime, script: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "yield_seconds", float("inf"))
+    body = b"x" * 100
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await runtime.turn()
+
+    async def publish() -> None:
+        async with runtime.connect(script.address) as bus:
+            window = bus._client.session.sender.publishes
+            async with runtime.during(count_turns):
+                # To a broker that reads nothing meanwhile, as far as its window allows.
+                while window.sent_bytes < window.granted_bytes:
+                    await bus.publish("t", body)
+            assert bus._client.channel.blocked is not None
+            each = window.sent_bytes >> 16
+            assert each // 2 <= turns <= 2 * each
+            done.set()
+
+    done = runtime.event()
+    connections = []
+
+    def welcome() -> None:
+        connections.append(script.accept())
+        connections[0].send(connections[0].welcome())
+
+    async def play() -> None:
+        await runtime.in_thread(welcome)
+        await done.wait()
+        connection = connections[0]
+        await runtime.in_thread(lambda: connection.send(connection.ok(Kind.FLUSH)))
+
+    await runtime.gather(play, publish)
