@@ -38,6 +38,9 @@ class Sending(ABC):
     def __init__(self, channel: Channel, buffer_bytes: int) -> None:
         self.channel = channel
         self.session = channel.session
+        # What is asked for each message is found at once in the instance; in its class, only by way of all its bases.
+        self.yield_seconds = self.yield_seconds
+        self.yield_bytes = self.yield_bytes
         #: when a task of this bus last let others run
         self.yielded = 0.0
         #: whether ``flush_soon`` has something to do
@@ -115,12 +118,13 @@ class Sending(ABC):
         window = session.sender.publishes
         if self.detour or window.sent_bytes >= window.granted_bytes:
             return self._publish_plain(topic, frame, session.sender)
-        window.sent_bytes += len(frame)
+        size = len(frame)
+        window.sent_bytes += size
         window.sent_messages += 1
         outbox = session.outbox
-        outbox.put_small(frame)
+        outbox.put_small(frame, size)
         # When another like it would not fit: one frame too many would be a batch of its own, and a wake-up.
-        if outbox.queued_bytes + len(frame) > self.yield_bytes:
+        if outbox.queued_bytes + size > self.yield_bytes:
             self.flush()
             if self._has_queued_much():
                 return self.turn()
@@ -167,9 +171,10 @@ class Sending(ABC):
                 yield self._room
         except Expired as expired:
             raise self.no_room(topic, expired) from None
-        window.sent_bytes += len(frame)
+        size = len(frame)
+        window.sent_bytes += size
         window.sent_messages += 1
-        self.session.outbox.put_small(frame)
+        self.session.outbox.put_small(frame, size)
         if self.writer_sleeps:
             self.flush_soon()
         yield from self.turn_if_due()

@@ -42,7 +42,7 @@ def publish(by: Session, number: int, size: int, *, flags: int = 0, fd: int = -1
         assert isinstance(frame, bytes)
         by.sender.publishes.sent_bytes += len(frame)
         by.sender.publishes.sent_messages += 1
-        by.outbox.put_small(frame)
+        by.outbox.put_small(frame, len(frame))
         return None
     outgoing = by.sender.publish("t", payload, [fd] if fd >= 0 else (), None, flags=flags)
     outgoing.pending = Pending() if flags else None

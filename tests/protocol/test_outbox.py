@@ -93,7 +93,7 @@ class Model:
         self.queued_bytes += size
         if where == SMALL:
             self.lanes[MESSAGES].append(number)
-            self.outbox.put_small(frame(number, size))
+            self.outbox.put_small(frame(number, size), size)
             return
         if not isinstance(where, Lane):
             self.last.append((number, set(itertools.chain(*self.lanes.values()))))
@@ -239,7 +239,7 @@ def test_both_lanes_take_turns_while_both_are_full() -> None:
 
 
 def put_small(outbox: Outbox, data: bytes) -> None:
-    outbox.put_small(data)
+    outbox.put_small(data, len(data))
 
 
 def put(outbox: Outbox, data: bytes) -> None:
@@ -430,7 +430,7 @@ def test_closed_outbox_keeps_nothing_that_is_put(fds: Fds) -> None:
     outbox.close()
     outbox.put(MESSAGES, frame(0))
     outbox.put(MESSAGES, frame(1, fds=1), fds.make(1))
-    outbox.put_small(frame(2))
+    outbox.put_small(frame(2), len(frame(2)))
     outbox.put_last(frame(3))
     assert fds.released == [1]
     assert (outbox.queued_bytes, outbox.batch()) == (0, None)
