@@ -22,7 +22,7 @@ _ALL = ("seqpacket", "stream", "tcp")
 _UNIX = ("seqpacket", "stream")
 _ROUNDS = 5
 # The runtimes share most of what they do, and a few hundredths tell them apart.
-_ROUNDS_OF_EQUALS = 15
+_ROUNDS_OF_EQUALS = 40
 # Half of what is waited for one answer.
 MAX_SECONDS = PATIENCE / 2
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from .process import Crew, Program
 
@@ -28,6 +28,8 @@ __all__ = [
 
 # Messages of the first turn, which warms up and finds out how many a longer one needs.
 FIRST = 256
+# Rounds of the same processes, where hundredths count: one may be slower than its twin by some for as long as it lives.
+SITTING = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Effort:
     rounds: int
     seconds: float
     messages: int
+
+    def sittings(self) -> Iterator[Effort]:
+        """The rounds shared out, for new processes every few of them."""
+        for first in range(0, self.rounds, SITTING):
+            yield replace(self, rounds=min(SITTING, self.rounds - first))
 
 
 @dataclass(frozen=True, slots=True)

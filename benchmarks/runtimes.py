@@ -9,8 +9,9 @@ spend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from . import latency, throughput
 from .process import Crew
@@ -18,6 +19,8 @@ from .report import Floor, Table
 from .rounds import Effort, Sample, asking, compare_samples, take_turns, transfer
 
 __all__ = ["CASES", "measure"]
+
+K = TypeVar("K")
 
 CASES = ("64B", "own-server", "trio-server")
 REFERENCE = "trio"
@@ -44,7 +47,8 @@ def _throughput(transports: Sequence[str], runtimes: Sequence[str], effort: Effo
         effort,
     )
     for transport in transports:
-        found = _transfers(transport, dict.fromkeys((REFERENCE, *runtimes)), effort)
+        names = dict.fromkeys((REFERENCE, *runtimes))
+        found = _joined(_transfers(transport, names, sitting) for sitting in effort.sittings())
         floors = THROUGHPUT_FLOORS if transport != "tcp" else {}
         for runtime in runtimes:
             comparison = compare_samples(found[runtime], found[REFERENCE])
@@ -79,7 +83,8 @@ def _latency(transports: Sequence[str], servers: Sequence[str], runtimes: Sequen
     # Who asks whom. Trio's server is the own one of Trio's client.
     pairs = dict.fromkeys((name, name if case == "own-server" else REFERENCE) for case in servers for name in runtimes)
     for transport in transports:
-        found = _questions(transport, {(REFERENCE, REFERENCE): None} | pairs, effort)
+        everyone = {(REFERENCE, REFERENCE): None} | pairs
+        found = _joined(_questions(transport, everyone, sitting) for sitting in effort.sittings())
         reference = found[REFERENCE, REFERENCE]
         for client, server in pairs:
             own = client == server
@@ -111,6 +116,15 @@ def _questions(
             for client, server in pairs
         ]
         return dict(zip(pairs, take_turns(runs, effort), strict=True))
+
+
+def _joined(sittings: Iterable[dict[K, list[Sample]]]) -> dict[K, list[Sample]]:
+    """The samples of all sittings."""
+    joined: dict[K, list[Sample]] = {}
+    for sitting in sittings:
+        for key, samples in sitting.items():
+            joined.setdefault(key, []).extend(samples)
+    return joined
 
 
 def _cpu(samples: Sequence[Sample]) -> list[Sample]:

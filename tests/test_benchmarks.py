@@ -248,6 +248,11 @@ def test_every_side_goes_first_in_its_round() -> None:
     assert [[sample.value for sample in samples] for samples in found] == [[1, 6, 8], [12, 14, 19], [23, 25, 27]]
 
 
+@pytest.mark.parametrize(("rounds", "shares"), [(1, [1]), (5, [5]), (6, [5, 1]), (15, [5, 5, 5])])
+def test_rounds_are_shared_out_to_sittings(rounds: int, shares: list[int]) -> None:
+    assert list(Effort(rounds, 0.5, 7).sittings()) == [Effort(share, 0.5, 7) for share in shares]
+
+
 def test_turn_is_made_as_long_as_asked() -> None:
     counts: list[int] = []
 
