@@ -140,7 +140,7 @@ class LossyMailbox(Mailbox):
         self._messages += 1
         self._bytes += cost
         self._fds += len(message.fds)
-        self._give_back_if_due(is_free=not self._kept)
+        self._give_back_if_due(is_empty=not self._kept)
 
     def take_all(self) -> list[Message]:
         taken = []

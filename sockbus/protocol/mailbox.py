@@ -1,10 +1,9 @@
 """What a client has received and its application has not taken: messages of one subscription, calls of one server.
 
-A ``Mailbox`` counts what was taken and says when to give credit back: at half of any capacity, or at the next ``tick``
-of the session, which comes within a second. Not when the queue is empty: the broker has more than half of the credit
-then, and would send again in the very pieces in which credit comes, however small (the silly window of RFC 813). In a
-group a message counts as taken only when the consumer comes back for the next one, and an empty queue gives back at
-once: the broker picks the member with the fewest outstanding, and a worker at work is not free.
+A ``Mailbox`` counts what was taken and says when to give credit back: at half of any capacity, when the queue is empty,
+or at the next ``tick`` of the session, which comes within a second. In a group a message counts as taken only when the
+consumer comes back for the next one: the broker picks the member with the fewest outstanding, and a worker at work
+is not free.
 """
 
 from __future__ import annotations
@@ -177,7 +176,7 @@ class Mailbox:
             # _count, written out: this is the path of every message.
             self._messages += 1
             self._bytes += cost
-            if self._messages >= self._half_messages or self._bytes >= self._half_bytes:
+            if not self.queue or self._messages >= self._half_messages or self._bytes >= self._half_bytes:
                 self.give_back()
         return message
 
@@ -222,11 +221,11 @@ class Mailbox:
         self._messages += messages
         self._bytes += size
         self._fds += fds
-        self._give_back_if_due(is_free=self.group is not None and not self.queue)
+        self._give_back_if_due(is_empty=not self.queue)
 
-    def _give_back_if_due(self, *, is_free: bool) -> None:
+    def _give_back_if_due(self, *, is_empty: bool) -> None:
         if (
-            is_free
+            is_empty
             or self._messages >= self._half_messages
             or self._bytes >= self._half_bytes
             or self._fds >= self._half_fds

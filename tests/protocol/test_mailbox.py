@@ -21,12 +21,9 @@ class Books:
         self.mailbox.credit = self._credit
         self.number = self.came = self.cost = 0
         self.given = (0, 0)
-        #: messages of each CREDIT
-        self.credits: list[int] = []
 
     def _credit(self, _: Mailbox, messages: int, size: int, fds: int) -> None:
         assert messages > 0
-        self.credits.append(messages)
         self.given = (self.given[0] + messages, self.given[1] + size)
         assert self.given[0] <= self.came
         assert self.given[1] <= self.cost
@@ -99,27 +96,3 @@ def test_credit_is_owed_until_it_is_given_back(group: str | None) -> None:
     assert books.mailbox.owes
     books.mailbox.give_back()
     assert not books.mailbox.owes
-
-
-@pytest.mark.parametrize("take_all", [False, True])
-def test_credit_comes_back_in_halves_however_small_the_pieces_are_that_came(take_all: bool) -> None:
-    books = Books(None)
-    for piece in (1, 3, 3, 1, 2, 2, 2, 2):
-        for _ in range(piece):
-            books.put(10)
-        # What takes them has nothing more to do, each time.
-        if take_all:
-            books.mailbox.take_all()
-        else:
-            for _ in range(piece):
-                books.mailbox.take()
-    assert books.credits == [4, 4, 4, 4]
-
-
-def test_member_of_a_group_that_has_done_all_says_so_at_once() -> None:
-    books = Books("g")
-    books.put(10)
-    books.mailbox.take()
-    assert books.credits == []
-    assert books.mailbox.take() is None
-    assert books.credits == [1]
