@@ -18,7 +18,7 @@ from ..payload import Headers
 from ..protocol.backlog import Backlog
 from ..protocol.frame import Flag, Kind, stamped
 from ..protocol.inbox import fit
-from ..protocol.outbox import Lane
+from ..protocol.outbox import COPIED_BYTES, Lane
 from ..protocol.pending import Pending
 from ..protocol.sender import Outgoing, Sender
 from ..protocol.session import Session
@@ -123,24 +123,29 @@ class Sending(ABC):
         window.sent_messages += 1
         outbox = session.outbox
         outbox.put_small(frame, size)
-        # When another like it would not fit: one frame too many would be a batch of its own, and a wake-up.
-        if outbox.queued_bytes + size > self.yield_bytes:
-            self.flush()
-            if self._has_queued_much():
-                return self.turn()
-        elif self.writer_sleeps:
+        if outbox.queued_bytes + size > self.yield_bytes and self._send_full(size):
+            return self.turn()
+        if self.writer_sleeps:
             self.flush_soon()
         if perf_counter() - self.yielded > self.yield_seconds:
             return self.turn()
         return None
 
-    def _has_queued_much(self) -> bool:
-        """Whether 64 KiB were queued since a publisher last yielded for that: not each publish to a full socket."""
-        queued = self.session.outbox.queued_bytes
+    def _send_full(self, size: int) -> bool:
+        """Send what is queued when one more frame of ``size`` would go beyond 64 KiB; whether it is time to yield.
+
+        A small frame too many would be a batch of its own, and a wake-up; large ones make their own batches anyhow. A
+        socket that is full makes publishers yield for each 64 KiB more, not for each frame.
+        """
+        outbox = self.session.outbox
+        if size > COPIED_BYTES and outbox.queued_bytes < self.yield_bytes:
+            return False
+        self.flush()
+        queued = outbox.queued_bytes
         rest = min(self._rest_bytes, queued)
-        is_much = self.channel.blocked is None or queued - rest >= self.yield_bytes
-        self._rest_bytes = queued if is_much else rest
-        return is_much
+        is_time = self.channel.blocked is None or queued - rest >= self.yield_bytes
+        self._rest_bytes = queued if is_time else rest
+        return is_time
 
     def publish_retained(
         self, topic: str, payload: object, fds: Sequence[int | HasFileno], headers: Headers | None, *, receipt: bool

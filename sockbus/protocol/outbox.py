@@ -19,7 +19,7 @@ from typing import final
 from ..fd import SharedFds
 from .frame import LENGTH, LENGTH_OFFSET, MAX_FRAME, Kind
 
-__all__ = ["Batch", "Lane", "Outbox"]
+__all__ = ["COPIED_BYTES", "Batch", "Lane", "Outbox"]
 
 # A default UNIX socket takes 212,992 bytes, with its overhead; a larger batch would mostly come back as a rest.
 STREAM_BATCH = 2 * MAX_FRAME

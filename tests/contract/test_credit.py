@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from math import inf
 from typing import Any
 
 import pytest
 
-from tests.contract.runtime import Runtime
+import sockbus.blocking
+from tests.contract.runtime import PATIENCE, Runtime
 from tests.contract.status import Page, first, page, until
 
 Connect = Callable[..., Any]
@@ -139,6 +141,31 @@ async def test_publisher_goes_on_to_others_until_its_window_is_spent(
                 assert numbers == list(range(number - 99, number + 1))
         assert first(await page(taker), *where(f"{topic}.stopped"))["waiting"] > 0
         assert [(await stopped.receive()).payload for _ in range(100)] == list(range(100))
+
+
+@pytest.mark.parametrize("capacity", [3, 1024])
+async def test_who_has_taken_all_has_room_for_its_capacity_without_touching_the_bus_again(
+    connect: Connect, runtime: Runtime, address: str, topic: str, capacity: int
+) -> None:
+    def publish(count: int) -> None:
+        with sockbus.blocking.connect(address) as bus:
+            for number in range(count):
+                bus.publish(topic, number)
+            bus.flush(timeout=PATIENCE)
+
+    async with connect() as taker, taker.subscribe(topic, capacity=capacity) as messages:
+        # Less than half of it.
+        first_count = (capacity - 1) // 2
+        await runtime.in_thread(lambda: publish(first_count))
+        for number in range(first_count):
+            assert (await messages.receive()).payload == number
+        # The program does something else, and its event loop, if it has one, stands still.
+        thread = threading.Thread(target=publish, args=[capacity])
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert [(await messages.receive()).payload for _ in range(capacity)] == list(range(capacity))
+        assert messages.lost == 0
 
 
 async def test_credit_comes_back_in_time_from_a_consumer_that_took_little(connect: Connect, topic: str) -> None:

@@ -41,6 +41,26 @@ async def test_tight_loops_let_others_run(connect: Connect, runtime: Runtime, to
     assert turns > while_publishing
 
 
+async def test_publisher_of_large_messages_yields_once_for_64_kib(
+    connect: Connect, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    turn = Client.turn
+
+    def count(client: Client) -> Any:
+        nonlocal turns
+        turns += 1
+        return turn(client)
+
+    async with connect() as bus:
+        bus._client.yield_seconds = float("inf")
+        monkeypatch.setattr(Client, "turn", count)
+        for _ in range(100):
+            await bus.publish(topic, b"x" * 60_000)
+        # A blocking one has sent each when it returns, and has nothing to yield for.
+        assert turns <= 50
+
+
 @pytest.mark.parametrize("runtime", EVENT_LOOPS, indirect=True)
 async def test_publisher_to_a_full_socket_yields_by_64_kib_too(
     runtime: Runtime, script: Scripted, monkeypatch: pytest.MonkeyPatch
