@@ -17,7 +17,7 @@ __all__ = ["script"]
 
 Connect = Callable[..., Any]
 
-COUNT = 5000
+COUNT = 2000
 
 
 async def test_tight_loops_let_others_run(connect: Connect, runtime: Runtime, topic: str) -> None:
@@ -37,7 +37,7 @@ async def test_tight_loops_let_others_run(connect: Connect, runtime: Runtime, to
         for _ in range(COUNT):
             await messages.receive()
     # A turn for each 64 KiB published, and for each millisecond.
-    assert while_publishing >= 7
+    assert while_publishing >= 3
     assert turns > while_publishing
 
 

@@ -75,6 +75,8 @@ class Expected:
         self.queue.clear()
         self.published.clear()
         self.lost = lost
+        # What would have ended it was lost with the connection.
+        self.is_over = False
         self.is_cut = not is_told
         self._is_known = False
         self._next = self._arrived
