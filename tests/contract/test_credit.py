@@ -134,9 +134,8 @@ async def test_publisher_goes_on_to_others_until_its_window_is_spent(
     ):
         for number in range(100):
             await sender.publish(f"{topic}.stopped", number)
-        # More than a window of them.
         for number in range(10_000):
-            await sender.publish(f"{topic}.read", [number, b"x" * 100])
+            await sender.publish(f"{topic}.read", [number, b"x" * 230])
             if number % 100 == 99:
                 numbers = [(await read.receive()).payload[0] for _ in range(100)]
                 assert numbers == list(range(number - 99, number + 1))
