@@ -167,7 +167,10 @@ class Clerk:
                 f"credit of {messages} messages, {size} bytes and {fds} fds for subscription {run.correlation} is more "
                 f"than was taken"
             )
-        (subscription.group or subscription).progress()
+        if subscription.group is not None:
+            subscription.group.progress()
+        else:
+            self._hub.coalescing.credit_came(subscription)
 
     def _on_serve(self, run: Run) -> None:
         link = self._link

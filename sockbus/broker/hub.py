@@ -19,6 +19,7 @@ from ..protocol.frame import Kind, control
 from ..routing.router import Router
 from .admission import Account, Admission
 from .calls import Switchboard
+from .coalescing import Coalescing
 from .config import Limits
 from .group import Group
 from .herald import Herald
@@ -63,6 +64,7 @@ class Hub:
         #: links for whose subscriptions bytes are kept of messages that are gone, for the sweeper
         self.untidy: dict[Holdings, None] = {}
         self.stalls = Stalls(self.now)
+        self.coalescing = Coalescing(self.now)
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself

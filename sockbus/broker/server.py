@@ -76,6 +76,7 @@ class Server:
                         welcoming.start_soon(self._accept, listener, porch, links)
                     welcoming.start_soon(sweep, self.hub, self._rates)
                     welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
+                    welcoming.start_soon(self.hub.coalescing.run, self.hub.settle)
                     welcoming.start_soon(self.hub.watches.run)
                     welcoming.start_soon(self.hub.mortality.watch_over)
                     for text in self.addresses:
