@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,12 @@ from sockbus.fd import closing_settled
 from tests.fd_guard import FdGuard, listing
 
 _unfinished = pytest.StashKey[bool]()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests stay to the end, and whoever collects garbage need not go through them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:

@@ -308,4 +308,6 @@ CALLS: dict[str, Callable[[str, str], int]] = {
 if __name__ == "__main__":
     place, name, what = sys.argv[1:]
     with connect(place) as helper:
+        # What is there already need not be gone through after each interrupt.
+        gc.freeze()
         print(CALLS[what](place, name))

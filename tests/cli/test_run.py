@@ -252,8 +252,8 @@ def test_broker_that_is_killed_is_told_and_the_command_goes_on() -> None:
 
 def test_command_that_is_killed_takes_the_broker_with_it() -> None:
     with Run() as running:
-        killed(running.command())
-        broker = running.broker()
+        pid, broker = running.command(), running.broker()
+        killed(pid)
         assert running.code() == 137
         assert not is_there(broker)
         assert running.buses == []
