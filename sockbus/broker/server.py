@@ -71,12 +71,13 @@ class Server:
             self._serve_pages()
             self.hub.mortality.open()
             async with trio.open_nursery() as links:
+                # As the links do, it goes on until all is delivered.
+                links.start_soon(self.hub.coalescing.run, self.hub.settle)
                 async with trio.open_nursery() as welcoming:
                     for listener, porch in self._listeners:
                         welcoming.start_soon(self._accept, listener, porch, links)
                     welcoming.start_soon(sweep, self.hub, self._rates)
                     welcoming.start_soon(self.hub.stalls.run, self.hub.settle)
-                    welcoming.start_soon(self.hub.coalescing.run, self.hub.settle)
                     welcoming.start_soon(self.hub.watches.run)
                     welcoming.start_soon(self.hub.mortality.watch_over)
                     for text in self.addresses:

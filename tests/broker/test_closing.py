@@ -68,3 +68,21 @@ def test_peer_that_comes_while_the_broker_stops_is_told(transport: str) -> None:
         slow.expect(Kind.GOODBYE)
         assert not late.until_end()
         broker.stop()
+
+
+def test_little_credit_is_used_while_the_broker_stops(transport: str) -> None:
+    with (
+        BrokerProcess() as broker,
+        Raw(broker.address(transport)) as slow,
+        Raw(broker.address(transport)) as idle,
+    ):
+        slow.subscribe("a", credit=(100, 1 << 20, 1))
+        slow.send(slow.frame(Kind.PUBLISH, "a") * 110)
+        for _ in range(100):
+            slow.expect(Kind.PUBLISH)
+        os.kill(broker.pid, signal.SIGTERM)
+        idle.expect(Kind.GOODBYE)
+        slow.send(slow.control(Kind.CREDIT, [10, 280, 0], correlation=1))
+        # One that waited until the time of grace is over would come with a loss.
+        assert [slow.expect(Kind.PUBLISH, Kind.GOODBYE).kind for _ in range(11)] == [Kind.PUBLISH] * 10 + [Kind.GOODBYE]
+        broker.stop()
