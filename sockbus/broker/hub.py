@@ -7,13 +7,14 @@ whole.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import SockbusError
+from ..errors import ProtocolError, SockbusError
 from ..message import Peer
 from ..protocol.frame import Kind, control
 from ..routing.router import Router
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hub"]
 
+log = logging.getLogger("sockbus.broker")
+
 # Seconds between two reads of one publisher while the broker is full.
 EASE = 0.1
 
@@ -64,7 +67,7 @@ class Hub:
         #: links for whose subscriptions bytes are kept of messages that are gone, for the sweeper
         self.untidy: dict[Holdings, None] = {}
         self.stalls = Stalls(self.now)
-        self.coalescing = Coalescing(self.now)
+        self.coalescing = Coalescing(self)
         self.queued_bytes = 0
         self.held_fds = 0
         #: the broker as a peer: the sender of what it replies itself
@@ -184,6 +187,11 @@ class Hub:
         # A subject of its own, so that what else its user does wrong does not hold it back.
         subject = f"{link.account.key}, ended subscriptions"
         self.log.say(subject, "%r: %s", link, error, name=f"{subscription.pattern!r} of peer {link.number}")
+
+    def fault(self, who: object, error: Exception) -> ProtocolError:
+        """``who`` met a fault of the broker's own, which is logged; what to end it with."""
+        log.error("%r ran into a fault of the broker's", who, exc_info=error)
+        return ProtocolError("the broker met a fault of its own; see its log")
 
     def settle(self) -> None:
         """Finish the turn: tell windows, flush everyone who was touched, account for what is queued."""

@@ -9,7 +9,6 @@ in one line.
 from __future__ import annotations
 
 import collections
-import logging
 from collections.abc import Callable, Sequence
 
 import trio
@@ -37,8 +36,6 @@ from .windows import Windows
 
 __all__ = ["Link"]
 
-log = logging.getLogger("sockbus.broker")
-
 # Reads in one turn before others run; with the transports' sizes about half a megabyte.
 TURN_READS = 4
 
@@ -52,6 +49,7 @@ class Link:
         self.number = hub.new_peer_number()
         self.presence = Presence.of(self, self.number, transport)
         host = "" if self.peer.uid is not None else transport.remote_host()
+        self.is_local = transport.carries_fds
         self.carries_fds = False
         self.inbox = Inbox(
             carries_fds=transport.carries_fds, max_fds=0, max_frame=HELLO_BYTES, record=transport.records
@@ -113,9 +111,8 @@ class Link:
         except ConnectionResetError:
             # A TCP peer that died; nothing of it is left to read.
             self.end_reason = None
-        except Exception:  # a fault of the broker's own must cost this peer alone, and be seen
-            log.exception("%r ran into a fault of the broker's", self)
-            self.end_reason = ProtocolError("the broker met a fault of its own; see its log")
+        except Exception as error:  # noqa: BLE001  # a fault of the broker's own must cost this peer alone, and be seen
+            self.end_reason = self.hub.fault(self, error)
         except trio.Cancelled:
             self.hub.is_stopping = True
             raise

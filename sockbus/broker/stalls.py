@@ -121,7 +121,8 @@ class Stalls:
                 self.forget(subscription)
                 continue
             self._note_progress(clock, head)
-            if now - clock.since >= subscription.stall:
+            # Credit that came in time may be held, and be enough.
+            if now - clock.since >= subscription.stall and not clock.link.hub.coalescing.use(subscription):
                 clock.link.end_subscription(subscription, _stalled(subscription))
                 continue
             if now - clock.since >= WARNING_SECONDS and not subscription.warned:

@@ -84,6 +84,7 @@ class Receiver:
     """A link that has room for ``room`` deliveries; ``got`` are the numbers of the messages that it was given."""
 
     def __init__(self, *, carries_fds: bool = True, queue_bytes: int = 1 << 40, link_fds: int = 1 << 20) -> None:
+        self.is_local = True
         self.carries_fds = carries_fds
         self.room = 1 << 30
         self.got: list[int] = []
@@ -105,6 +106,9 @@ class Receiver:
         subscription.untold = subscription.give_up()
         subscription.close()
         subscription.tell_lost()
+        self.ends.append(str(error))
+
+    def end(self, error: SockbusError) -> None:
         self.ends.append(str(error))
 
     def starve(self, waiting: Starved) -> None:

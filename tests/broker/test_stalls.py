@@ -166,6 +166,18 @@ class TestClock:
         stage.pass_time(11)
         assert stage.ended
 
+    @pytest.mark.parametrize(("waiting", "ended"), [(20, False), (21, True)])
+    def test_credit_that_is_held_is_used_before_the_end(self, waiting: int, ended: bool) -> None:
+        stage = Stage()
+        stage.link.hub.now = lambda: stage.now  # type: ignore[method-assign]
+        sink = stage.sink = Subscription(stage.link, 1, "a.b", (100, 1 << 20, 1), strip=False, stall=0.001)
+        stage.publish(100 + waiting)
+        sink.give_back(20, 2000, 0)
+        stage.link.hub.coalescing.credit_came(sink)
+        assert len(stage.link.got) == 100
+        stage.pass_time(1)
+        assert (len(stage.link.got), stage.ended) == (120, ended)
+
     def test_one_that_was_drained_meanwhile_begins_anew(self) -> None:
         stage = Stage()
         stage.publish(2)
