@@ -17,7 +17,7 @@ import pytest
 from sockbus.broker.config import LIMITS
 from sockbus.cli.parser import parse_arguments
 from sockbus.trio import Bus
-from tests.brokers import PATIENCE, ROOT, environment
+from tests.brokers import PATIENCE, ROOT, environment, run
 from tests.pages import blocks
 
 README = (ROOT / "README.md").read_text()
@@ -94,6 +94,13 @@ def test_command_in_the_readme_exists(line: str) -> None:
     else:
         assert program == "sockbus"
         assert parse_arguments(arguments).verb == arguments[0]
+
+
+def test_command_that_the_readme_has_run_on_a_bus_of_its_own_succeeds() -> None:
+    (line,) = [line for line in README.splitlines() if line.startswith("sockbus run")]
+    found = run(*[{"python": sys.executable}.get(word, word) for word in shlex.split(line)[1:]])
+    assert (found.code, found.err) == (0, "")
+    assert found.out
 
 
 def test_benchmarks_that_the_readme_names_exist() -> None:

@@ -29,7 +29,9 @@ class Subscription(Staying):
 
     Iterating and ``receive`` go on when the connection was lost and is there again. They raise ConnectionLost when
     there will be no other, and SubscriptionStalled when the subscription was ended, after what had come was taken. A
-    message that was taken is never lost to a KeyboardInterrupt.
+    message that was taken by ``receive`` or a for loop is never lost to a KeyboardInterrupt; the builtin ``next`` may
+    lose one, for CPython raises between its end and the assignment. What ``iter`` returns ends when it raises, as
+    generators do; ``receive``, ``next(subscription)`` and ``batches`` go on.
     """
 
     _stays = STAYS

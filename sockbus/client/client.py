@@ -37,6 +37,9 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 class Client(Keeping):
     """The verbs of one bus."""
 
+    #: what a child does that has inherited it by fork
+    instead = "connect again in this process"
+
     def __init__(self, channel: Channel, connecting: Connecting) -> None:
         super().__init__(channel, connecting)
         self._pid = os.getpid()
@@ -231,8 +234,7 @@ class Client(Keeping):
         for box in self.boxes:
             box.close()
         inherited = ConnectionLost(
-            f"this bus was inherited by fork from process {self._pid}, whose connection it is; connect again in this "
-            f"process"
+            f"this bus was inherited by fork from process {self._pid}, whose connection it is; {self.instead}"
         )
         # Whether what was published arrives is the parent's to know: it is not counted here, nor taken out of what
         # another thread may have been in the middle of, but leaving does say that this side cannot tell.

@@ -37,6 +37,8 @@ B = TypeVar("B", bound="EventLoopBus")
 class EventLoopClient(Client):
     """What a runtime with an event loop supplies besides."""
 
+    instead = "connect again in this process, outside the event loop that it has inherited too"
+
     def __init__(self, channel: Channel, connecting: Connecting) -> None:
         super().__init__(channel, connecting)
         self._thread = get_ident()

@@ -20,7 +20,7 @@ from tests.processes.scenario import Place, goes_on, queued, scenario
 
 def is_clear(sentence: str, parent: int) -> bool:
     """Whether an error's text names the fork, the parent and the remedy."""
-    return bool(re.search(rf"\bby fork from process {parent}\b.*connect again in this process", sentence))
+    return bool(re.search(rf"\bby fork from process {parent}\b.*; connect again in this process", sentence))
 
 
 def all_clear(complaints: dict[str, str], parent: int = 0) -> None:
