@@ -22,11 +22,17 @@ class connect:  # noqa: N801  # used like a function
     """Connect to a broker: a context manager that gives a ``Bus``.
 
     ``address`` is text or an ``Address``; None is ``$SOCKBUS_ADDRESS``, else the user's default bus. ``name`` is what
-    others see as ``sender.name``. The first connection is tried once, for ``timeout`` seconds (None: for ever; looking
-    up the name of a host takes as long as it takes): ConnectError says where and why it failed. Leaving the block waits
-    until the broker has taken over everything published, 5 s at most, and then raises LimitExceeded. A block left by an
-    exception lets that through, with a note where leaving failed as well. Other threads' calls end with ConnectionLost
-    when it is left.
+    others see as ``sender.name``. ``will`` is published in this program's name when it goes without leaving the block:
+    when it is killed, or cut off. The first connection is tried once, for ``timeout`` seconds (None: for ever; looking
+    up the name of a host takes as long as it takes): ConnectError says where and why it failed.
+
+    ``reconnect`` says what becomes of a lost connection: with "wait" it is connected again by itself, and calls wait
+    for that, while publishes of up to ``buffer_bytes`` are kept for it; with "fail" calls raise ConnectionLost until it
+    is there again; with None for good.
+
+    Leaving the block waits until the broker has taken over everything published, 5 s at most, and then raises
+    LimitExceeded. A block left by an exception lets that through, with a note where leaving failed as well. Other
+    threads' calls end with ConnectionLost when it is left.
 
     While a bus is open a handler of sockbus stands in for Python's own SIGINT handler (and for no other), which raises
     KeyboardInterrupt where that tears nothing.

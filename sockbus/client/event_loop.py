@@ -115,7 +115,14 @@ class Connect(Generic[B]):
     async def __aenter__(self) -> B:
         waits_type = self._bus_type._waits_type
         connecting = Connecting(*self._how)
-        deadline = waits_type.clock() + CONNECT_SECONDS
+        try:
+            deadline = waits_type.clock() + CONNECT_SECONDS
+        except RuntimeError as error:
+            package = type(self).__module__.rpartition(".")[0]
+            raise RuntimeError(
+                f"{package} cannot connect where its event loop does not run ({error}); take sockbus.trio under Trio, "
+                f"sockbus.asyncio under asyncio, and in a process that was forked inside of either a loop of its own"
+            ) from None
         channel = await waits_type.drive(connecting.dialled(), CONNECT_SECONDS)
         self._bus = self._bus_type(channel, connecting)
         await self._bus._open(deadline)
