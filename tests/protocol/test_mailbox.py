@@ -21,9 +21,12 @@ class Books:
         self.mailbox.credit = self._credit
         self.number = self.came = self.cost = 0
         self.given = (0, 0)
+        #: messages of each CREDIT
+        self.credits: list[int] = []
 
     def _credit(self, _: Mailbox, messages: int, size: int, fds: int) -> None:
         assert messages > 0
+        self.credits.append(messages)
         self.given = (self.given[0] + messages, self.given[1] + size)
         assert self.given[0] <= self.came
         assert self.given[1] <= self.cost
@@ -96,3 +99,21 @@ def test_credit_is_owed_until_it_is_given_back(group: str | None) -> None:
     assert books.mailbox.owes
     books.mailbox.give_back()
     assert not books.mailbox.owes
+
+
+def test_credit_comes_back_by_halves_and_when_the_queue_empties() -> None:
+    books = Books(None)
+    for _ in range(CAPACITY - 1):
+        books.put(10)
+    for _ in range(CAPACITY - 1):
+        books.mailbox.take()
+    assert books.credits == [CAPACITY // 2, CAPACITY - 1 - CAPACITY // 2]
+
+
+def test_member_of_a_group_that_has_done_all_says_so_at_once() -> None:
+    books = Books("g")
+    books.put(10)
+    books.mailbox.take()
+    assert books.credits == []
+    assert books.mailbox.take() is None
+    assert books.credits == [1]
