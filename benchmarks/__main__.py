@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import benchmarks
 
-from . import fds, latency, runtimes, throughput
+from . import cli, fds, latency, runtimes, throughput
 from .endurance.endure import endure
 from .process import PATIENCE, BenchmarkError, end_on_signals
 from .programs import RUNTIMES
@@ -23,6 +23,8 @@ _UNIX = ("seqpacket", "stream")
 _ROUNDS = 5
 # The runtimes share most of what they do, and a few hundredths tell them apart.
 _ROUNDS_OF_EQUALS = 40
+# One run of a program is a short turn.
+_ROUNDS_OF_PROGRAMS = 21
 # Half of what is waited for one answer.
 MAX_SECONDS = PATIENCE / 2
 
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(
-        metavar="throughput|latency|fds|runtimes|endurance", required=True, parser_class=_Parser
+        metavar="throughput|latency|fds|runtimes|cli|endurance", required=True, parser_class=_Parser
     )
     _verb(verbs, "throughput", "messages a second", throughput.measure, _ALL, throughput.CASES)
     _verb(verbs, "latency", "sequential requests", latency.measure, _ALL, latency.CASES)
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _verb(
         verbs, "runtimes", "asyncio and blocking", runtimes.measure, _ALL, runtimes.CASES, RUNTIMES, _ROUNDS_OF_EQUALS
     )
+    _verb(verbs, "cli", "sockbus pub, from start to end", cli.measure, _ALL, cli.CASES, rounds=_ROUNDS_OF_PROGRAMS)
     about = "processes killed, stopped and restarted at random, and a verdict"
     verb = verbs.add_parser("endurance", help=about, description=f"endurance: {about}; exit code 1 when it is bad")
     verb.set_defaults(run=_endure)

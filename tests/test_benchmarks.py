@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import cli
 from benchmarks.endurance import endure
 from benchmarks.endurance.checker import Fault
+from benchmarks.process import BenchmarkError
 from benchmarks.programs import RUNTIMES
 from benchmarks.report import Floor
 from benchmarks.rounds import Effort, Sample, compare, quantiles, take_turns
@@ -135,6 +137,23 @@ def test_runtimes_can_be_compared_in_part() -> None:
     ]
 
 
+def test_command_line_is_compared_with_programs_in_every_runtime(place: Path) -> None:
+    options = ("--messages", "1", "--rounds", "1", "--transports", "stream", "tcp", "--runtimes", *RUNTIMES)
+    code, output, errors = run("cli", *options, TMPDIR=str(place))
+    assert (code, errors) == (0, "")
+    rows = rows_of(output)
+    assert [row[:3] for row in rows] == [
+        [transport, "pub", name] for transport in ("stream", "tcp") for name in RUNTIMES
+    ]
+    assert with_floor(rows) == {("stream", "pub", "trio")}
+    assert list(place.iterdir()) == []
+
+
+def test_program_that_fails_beside_the_command_line_is_one_line() -> None:
+    with pytest.raises(BenchmarkError, match="a program ended with exit code 3: no, not so"):
+        cli.running([sys.executable, "-S", "-c", "import sys; print('no, not so', file=sys.stderr); sys.exit(3)"])
+
+
 def test_endurance_ends_with_a_verdict(place: Path) -> None:
     code, output, errors = run(
         "endurance", "--minutes", "0.1", "--transports", "stream", "--seed", "1", TMPDIR=str(place)
@@ -170,7 +189,7 @@ def test_broken_promise_is_a_line_and_exit_code_1(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((), "throughput|latency|fds|runtimes|endurance"),
+        ((), "throughput|latency|fds|runtimes|cli|endurance"),
         (("speed",), "speed"),
         (("fds", "--transports", "tcp"), "tcp"),
         (("latency", "--runtimes", "curio"), "curio"),

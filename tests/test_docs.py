@@ -104,8 +104,8 @@ def test_command_that_the_readme_has_run_on_a_bus_of_its_own_succeeds() -> None:
 
 
 def test_benchmarks_that_the_readme_names_exist() -> None:
-    assert "`python -m benchmarks throughput`, `latency`, `fds` or `runtimes`" in README
-    names = ("__main__", "throughput", "latency", "fds", "runtimes")
+    assert "`python -m benchmarks throughput`, `latency`, `fds` or `runtimes`, and `cli`" in README
+    names = ("__main__", "throughput", "latency", "fds", "runtimes", "cli")
     assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in names)
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from sockbus import BusState, ConnectError, PermissionDenied
 from sockbus.protocol.frame import Kind
+from tests.broker.outside import eventually
 from tests.brokers import BrokerProcess
 from tests.contract.runtime import Runtime
 from tests.contract.scripted import Scripted
@@ -140,8 +140,7 @@ async def test_directory_that_is_open_for_a_moment_does_not_end_a_bus(
             first.send(first.welcome())
             default.chmod(0o755)
             first.close()
-            while not any("is made for now" in record.getMessage() for record in caplog.records):
-                time.sleep(0.001)
+            eventually(lambda: any("is made for now" in record.getMessage() for record in caplog.records))
             default.chmod(0o700)
             then = script.accept()
             then.send(then.welcome())
